@@ -1,0 +1,13 @@
+//! The judgement: history folded from facts, rules over it, findings out.
+//!
+//! Pure: no I/O, and `now` is an argument. `run` and `check` share all of it.
+
+mod assess;
+mod history;
+mod rules;
+
+pub use assess::{
+    ClusterNodes, Container, ImageCount, RepositoryAssessment, RepositoryEvidence, assess,
+};
+pub use history::History;
+pub use rules::{InvalidPolicy, Rules};

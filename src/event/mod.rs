@@ -1,0 +1,21 @@
+//! What a CloudTrail record of Amazon ECR says, as typed facts.
+//!
+//! A record's text comes in ([`decode`]), an [`Event`] leaves. Everything here is pure: no I/O, no
+//! clock. The shapes follow AWS's page "Logging Amazon ECR actions with AWS CloudTrail" and the
+//! CloudTrail record reference; where real records differ from the pages, the real ones win.
+
+mod coverage;
+mod image;
+mod lenient;
+mod manifest;
+mod principal;
+mod record;
+
+pub use coverage::{Interval, Intervals};
+pub use image::{Digest, ImageId, InvalidDigest, Platform, Reference, Repository};
+pub use manifest::{Child, Manifest};
+pub use principal::{Caller, Principal, is_instance_id};
+pub use record::{
+    Action, DecodeError, DeletedImage, Effect, Event, EventName, LifecycleAction, LifecycleRule,
+    Outcome, Pull, StorageClass, decode,
+};

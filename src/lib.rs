@@ -1,0 +1,8 @@
+//! Joins what Amazon ECR writes to AWS CloudTrail to the Pods that run.
+//!
+//! A record comes in at one end, a finding leaves at the other: [`event`] reads records,
+//! [`audit`] judges them against what runs, [`api`] is what users write and read.
+
+pub mod api;
+pub mod audit;
+pub mod event;

@@ -1,0 +1,3 @@
+//! The `ecr-audit` command.
+
+fn main() {}
