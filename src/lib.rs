@@ -5,4 +5,6 @@
 
 pub mod api;
 pub mod audit;
+pub mod cli;
 pub mod event;
+pub mod operator;

@@ -1,9 +1,11 @@
 //! The custom resources that people write and read: [`EcrAuditPolicy`] and [`EcrAuditFinding`],
 //! and the JSON shape of a [`Finding`], which `ecr-audit check` prints and the object holds.
 
+mod crds;
 mod finding;
 mod policy;
 
+pub use crds::crds_yaml;
 pub use finding::{
     Cause, CauseRule, ContainerName, EcrAuditFinding, EcrAuditFindingSpec, Finding, FindingType,
     Image, ImageState, Impact, PrincipalName, Workload,

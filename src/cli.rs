@@ -1,0 +1,127 @@
+//! The command line: one subcommand for each thing that `ecr-audit` does.
+//!
+//! Every flag of `run` can be given by an environment variable too, for Deployments.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    net::SocketAddr,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{api, operator};
+
+/// Tells which images that run in a cluster were removed from Amazon ECR, and who pulls and
+/// pushes them, from what ECR writes to AWS CloudTrail.
+#[derive(Debug, Parser)]
+#[command(name = "ecr-audit", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the operator: watches a cluster, reads CloudTrail, judges the policies.
+    Run(RunArgs),
+    /// Prints the CustomResourceDefinitions, for `kubectl apply -f -`.
+    Crd,
+}
+
+/// Flags of `ecr-audit run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Where facts and coverage are kept: a file, `sqlite://FILE` or `postgres://…`.
+    #[arg(
+        long,
+        env = "ECR_AUDIT_LEDGER",
+        value_name = "FILE|URL",
+        default_value = "ecr-audit.db",
+        hide_env_values = true
+    )]
+    pub ledger: String,
+    /// Address of `/healthz`, `/readyz` and `/metrics`.
+    #[arg(
+        long,
+        env = "ECR_AUDIT_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:8080"
+    )]
+    pub listen: SocketAddr,
+    /// Form of the log lines; by default text on a terminal, else JSON. `RUST_LOG` filters them.
+    #[arg(long, env = "ECR_AUDIT_LOG_FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+}
+
+/// Form of the log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Lines for people.
+    Text,
+}
+
+/// Runs the command and says how it ended.
+pub fn main(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Run(args) => run(args).map(|()| ExitCode::SUCCESS),
+        Command::Crd => crd().map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        // A reader that has seen enough (`| head`) is no failure.
+        let closed = error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe);
+        if closed {
+            return ExitCode::SUCCESS;
+        }
+        // Standard error may be closed as well; there is nobody left to tell then.
+        let _ = writeln!(io::stderr(), "ecr-audit: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+fn run(args: RunArgs) -> anyhow::Result<()> {
+    logging(args.log_format);
+    runtime()?.block_on(operator::run(operator::Options {
+        ledger: args.ledger,
+        listen: args.listen,
+    }))?;
+    Ok(())
+}
+
+/// Two threads: the work is waiting, and what is not is short.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    // rustls has no provider of its own choice once several are compiled in.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?)
+}
+
+fn logging(format: Option<LogFormat>) {
+    let format = format.unwrap_or(if io::stderr().is_terminal() {
+        LogFormat::Text
+    } else {
+        LogFormat::Json
+    });
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    match format {
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Text => lines.init(),
+    }
+}
+
+fn crd() -> anyhow::Result<()> {
+    io::stdout().write_all(api::crds_yaml()?.as_bytes())?;
+    Ok(())
+}
