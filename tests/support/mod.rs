@@ -1,0 +1,36 @@
+//! What integration tests share: a real control plane and the means to talk to it.
+//!
+//! A test file says `mod support;` and takes what it needs:
+//!
+//! ```ignore
+//! let admin = ControlPlane::shared().await.admin();
+//! let namespace = admin.namespace("shop").await;
+//! admin.create(running_pod(&namespace, "web-0", "node-1", &[("web", IMAGE, IMAGE_ID)])).await;
+//! let listed = admin.kubectl(["get", "pods", "--namespace", &namespace]).await;
+//! ```
+//!
+//! Helpers panic with what they saw: a test has no better use for an error.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "each test binary is a crate of its own and uses a part of this"
+)]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a helper that fails fails its test"
+)]
+
+pub mod access;
+pub mod control_plane;
+pub mod objects;
+pub mod poll;
+pub mod programs;
+
+pub use access::Access;
+pub use control_plane::{ControlPlane, Options};
+pub use objects::{container_status, node, pod, running_pod};
+pub use poll::eventually;
