@@ -1,0 +1,39 @@
+# What people and CI run. `make help` lists it; .ci/run is the whole of a check.
+
+CARGO ?= cargo
+# The folder with kubectl and helm, building the programs if need be.
+TESTBED = tests/testbed/build.sh
+
+.DEFAULT_GOAL := help
+.PHONY: help build test lint fmt testbed control-plane deny clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the release binary, target/release/ecr-audit
+	$(CARGO) build --release --locked
+
+test: testbed ## run every test, against a real control plane
+	$(CARGO) test --locked --all-targets
+	$(CARGO) test --locked --doc
+
+lint: ## check formatting, lints and scripts
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	shellcheck .ci/run $$(git ls-files '*.sh')
+
+fmt: ## format the code
+	$(CARGO) fmt
+
+testbed: ## build what the tests run against, into the user's cache folder
+	$(TESTBED) python
+	$(TESTBED) binaries
+
+control-plane: ## run a control plane until Ctrl-C; prints its KUBECONFIG
+	$(CARGO) run --locked --quiet --example testbed
+
+deny: ## check the licences and sources of dependencies
+	PATH="$$($(TESTBED) python):$$PATH" $(CARGO) deny --locked check licenses bans sources
+
+clean: ## remove build output; the test programs stay in the cache folder
+	$(CARGO) clean
