@@ -8,3 +8,4 @@ pub mod audit;
 pub mod cli;
 pub mod event;
 pub mod operator;
+pub mod source;

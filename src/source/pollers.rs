@@ -1,0 +1,234 @@
+//! The readers of all policies together: one for each account, region and credentials.
+
+use std::{
+    collections::{BTreeSet, HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::SignedDuration;
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Counters, Health, Store, lookup_events::Reader};
+use crate::{api::AssumeRole, event::Repository};
+
+/// More changed repositories than this are told as "all of them".
+const MOST_CHANGED: usize = 10_000;
+
+/// How long [`Pollers::stop`] waits for one reader.
+const MOST_WAIT: Duration = Duration::from_secs(5);
+
+/// What makes two readers the same: the place, and whose eyes see it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PollerKey {
+    /// Account to be read; none: the one of the operator's own credentials, or of the role's ARN.
+    pub account: Option<Arc<str>>,
+    /// Region to be read.
+    pub region: Arc<str>,
+    /// The role to assume; none: the operator's own credentials.
+    pub assume_role: Option<Arc<AssumeRole>>,
+}
+
+/// What one policy wants to have read in one account and region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PollerSpec {
+    /// Where.
+    pub key: PollerKey,
+    /// How often new events are read.
+    pub poll_period: SignedDuration,
+    /// How often the last 24 hours are read again for late events.
+    pub reread_period: SignedDuration,
+    /// How far back the history is read at first.
+    pub backfill: SignedDuration,
+    /// How long a pull stays a finding: pulls are read no further back.
+    pub lookback: SignedDuration,
+}
+
+impl PollerSpec {
+    /// What serves both: the shorter periods, the longer spans.
+    fn merge(&mut self, other: &Self) {
+        self.poll_period = self.poll_period.min(other.poll_period);
+        self.reread_period = self.reread_period.min(other.reread_period);
+        self.backfill = self.backfill.max(other.backfill);
+        self.lookback = self.lookback.max(other.lookback);
+    }
+}
+
+/// What moved since one asked last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Repositories that got new facts.
+    pub repositories: BTreeSet<Repository>,
+    /// Too many to be named: every repository may have changed.
+    pub all: bool,
+    /// Coverage or faults moved: ask [`Pollers::health`].
+    pub health: bool,
+}
+
+/// Where the readers say what moved, and one listener hears it. What is said while nobody listens
+/// is kept, merged.
+#[derive(Debug, Default)]
+pub struct Changes {
+    changed: Mutex<Changed>,
+    notify: Notify,
+}
+
+impl Changes {
+    /// Waits until something moved, and takes it. Cancel-safe.
+    pub async fn next(&self) -> Changed {
+        loop {
+            let taken =
+                std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner));
+            if taken != Changed::default() {
+                return taken;
+            }
+            self.notify.notified().await;
+        }
+    }
+
+    pub(crate) fn repositories(&self, repositories: impl IntoIterator<Item = Repository>) {
+        self.say(|changed| {
+            if !changed.all {
+                changed.repositories.extend(repositories);
+            }
+            if changed.repositories.len() > MOST_CHANGED {
+                changed.all = true;
+                changed.repositories.clear();
+            }
+        });
+    }
+
+    pub(crate) fn health(&self) {
+        self.say(|changed| changed.health = true);
+    }
+
+    fn say(&self, what: impl FnOnce(&mut Changed)) {
+        what(&mut self.changed.lock().unwrap_or_else(PoisonError::into_inner));
+        self.notify.notify_one();
+    }
+}
+
+/// The readers of all policies. They end with [`Pollers::stop`].
+pub struct Pollers {
+    store: Arc<dyn Store>,
+    changes: Arc<Changes>,
+    counters: Arc<Counters>,
+    running: Mutex<HashMap<PollerKey, Running>>,
+    stop: CancellationToken,
+}
+
+struct Running {
+    spec: watch::Sender<PollerSpec>,
+    health: watch::Receiver<Health>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Pollers {
+    /// No reader yet; see [`Pollers::set`].
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            changes: Arc::default(),
+            counters: Arc::default(),
+            running: Mutex::default(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Makes the readers those that are wanted: starts, changes and stops. Several wishes for one
+    /// key become one reader that serves all. To be called within a Tokio runtime.
+    pub fn set(&self, wanted: Vec<PollerSpec>) {
+        let mut merged: HashMap<PollerKey, PollerSpec> = HashMap::new();
+        for spec in wanted {
+            match merged.entry(spec.key.clone()) {
+                Entry::Occupied(mut have) => have.get_mut().merge(&spec),
+                Entry::Vacant(free) => {
+                    free.insert(spec);
+                }
+            }
+        }
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|key, reader| {
+            let keep = merged.contains_key(key);
+            if !keep {
+                reader.stop.cancel();
+            }
+            keep
+        });
+        for (key, spec) in merged {
+            match running.entry(key) {
+                Entry::Occupied(have) => {
+                    have.get().spec.send_if_modified(|old| {
+                        let changed = *old != spec;
+                        *old = spec;
+                        changed
+                    });
+                }
+                Entry::Vacant(free) => {
+                    free.insert(self.start(spec));
+                }
+            }
+        }
+        drop(running);
+        self.changes.health();
+    }
+
+    fn start(&self, spec: PollerSpec) -> Running {
+        let stop = self.stop.child_token();
+        let (health, health_of) = watch::channel(Health::new(&spec));
+        let (spec, spec_of) = watch::channel(spec);
+        let reader = Reader {
+            store: self.store.clone(),
+            changes: self.changes.clone(),
+            counters: self.counters.clone(),
+            spec: spec_of,
+            health,
+            stop: stop.clone(),
+        };
+        Running {
+            spec,
+            health: health_of,
+            stop,
+            task: tokio::spawn(reader.run()),
+        }
+    }
+
+    /// How every reader is.
+    pub fn health(&self) -> Vec<Health> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running
+            .values()
+            .map(|reader| reader.health.borrow().clone())
+            .collect()
+    }
+
+    /// Where changes are told; for one listener.
+    pub fn changes(&self) -> Arc<Changes> {
+        self.changes.clone()
+    }
+
+    /// Counts for the metrics.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
+    }
+
+    /// Ends every reader, and waits until they have: a page that is being stored is stored.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        let tasks: Vec<_> = {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            running.drain().map(|(_, reader)| reader.task).collect()
+        };
+        for task in tasks {
+            // A reader that failed has nothing left to end.
+            let _ = timeout(MOST_WAIT, task).await;
+        }
+    }
+}
