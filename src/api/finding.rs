@@ -167,6 +167,26 @@ pub struct Finding {
     pub event_ids: Vec<String>,
 }
 
+impl Finding {
+    /// The order of reports: namespace, kind, name, type, repository, digest, reference, principal.
+    pub fn report_order(&self, other: &Self) -> std::cmp::Ordering {
+        fn key(finding: &Finding) -> impl Ord {
+            (
+                &finding.workload,
+                finding.finding_type.as_str(),
+                (
+                    &finding.image.repository,
+                    &finding.image.digest,
+                    &finding.reference,
+                ),
+                finding.principal.as_ref().map(|principal| &principal.key),
+                (&finding.image.account, &finding.image.region),
+            )
+        }
+        key(self).cmp(&key(other))
+    }
+}
+
 /// An image in a registry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Image {

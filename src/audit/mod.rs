@@ -4,10 +4,13 @@
 
 mod assess;
 mod history;
+mod removal;
 mod rules;
+mod traffic;
+mod validate;
 
 pub use assess::{
     ClusterNodes, Container, ImageCount, RepositoryAssessment, RepositoryEvidence, assess,
 };
-pub use history::History;
+pub use history::{History, Removal, Tag};
 pub use rules::{InvalidPolicy, Rules};

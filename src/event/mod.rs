@@ -4,18 +4,22 @@
 //! clock. The shapes follow AWS's page "Logging Amazon ECR actions with AWS CloudTrail" and the
 //! CloudTrail record reference; where real records differ from the pages, the real ones win.
 
+mod action;
 mod coverage;
+mod facts;
 mod image;
 mod lenient;
 mod manifest;
 mod principal;
 mod record;
+mod wire;
 
 pub use coverage::{Interval, Intervals};
+pub use facts::{
+    Action, DeletedImage, Effect, Event, EventName, LifecycleAction, LifecycleRule, Outcome, Pull,
+    StorageClass,
+};
 pub use image::{Digest, ImageId, InvalidDigest, Platform, Reference, Repository};
 pub use manifest::{Child, Manifest};
 pub use principal::{Caller, Principal, is_instance_id};
-pub use record::{
-    Action, DecodeError, DeletedImage, Effect, Event, EventName, LifecycleAction, LifecycleRule,
-    Outcome, Pull, StorageClass, decode,
-};
+pub use record::{DecodeError, decode};
