@@ -1,4 +1,4 @@
-//! The custom resource definitions as YAML: what `ecr-audit crd` prints and `crds/` holds.
+//! The CustomResourceDefinitions as YAML: what `ecr-audit crd` prints and `crds/` holds.
 
 use kube::CustomResourceExt;
 

