@@ -251,13 +251,11 @@ impl Expected {
     }
 
     fn holds(&self, caller: &Caller, nodes: &ClusterNodes) -> bool {
-        let account = || {
-            let arn_account = caller.principal.key.strip_prefix("arn:")?.split(':').nth(3);
-            caller.principal.account.as_deref().or(arn_account)
-        };
+        let of_arn = || caller.principal.key.strip_prefix("arn:")?.split(':').nth(3);
+        let account = caller.principal.account.as_deref().or_else(of_arn);
         self.cluster_nodes && nodes.holds(caller)
             || self.principals.iter().any(|pattern| names(pattern, caller))
-            || account().is_some_and(|account| self.accounts.contains(account))
+            || account.is_some_and(|account| self.accounts.contains(account))
             || caller
                 .principal
                 .service
