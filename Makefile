@@ -5,7 +5,7 @@ CARGO ?= cargo
 TESTBED = tests/testbed/build.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint fmt testbed control-plane deny clean
+.PHONY: help build test lint fmt crds testbed control-plane deny clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ lint: ## check formatting, lints and scripts
 
 fmt: ## format the code
 	$(CARGO) fmt
+
+crds: ## write the definitions of the custom resources from the code, into crds/
+	$(CARGO) run --locked --quiet -- crd > target/ecraudit.io.yaml
+	mv target/ecraudit.io.yaml crds/
 
 testbed: ## build what the tests run against, into the user's cache folder
 	$(TESTBED) python

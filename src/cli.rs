@@ -27,7 +27,7 @@ pub struct Cli {
 pub enum Command {
     /// Runs the operator: watches a cluster, reads CloudTrail, judges the policies.
     Run(RunArgs),
-    /// Prints the CustomResourceDefinitions, for `kubectl apply -f -`.
+    /// Prints the custom resource definitions, for `kubectl apply -f -`.
     Crd,
 }
 

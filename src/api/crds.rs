@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions as YAML: what `ecr-audit crd` prints and `crds/` holds.
+//! The custom resource definitions as YAML: what `ecr-audit crd` prints and `crds/` holds.
 
 use kube::CustomResourceExt;
 

@@ -1,5 +1,10 @@
 //! `EcrAuditFinding`, and the finding that it and `check`'s JSON share.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "each printer column says its type"
+)]
+
 use jiff::Timestamp;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -268,7 +273,64 @@ pub struct PrincipalName {
     plural = "ecrauditfindings",
     shortname = "eaf",
     category = "ecr-audit",
-    namespaced
+    namespaced,
+    doc = "Something wrong with an Amazon ECR image that a workload of this namespace runs. Written by the operator.",
+    printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
+    printcolumn(
+        name = "Impact",
+        type_ = "string",
+        json_path = ".spec.impact",
+        description = "What a new node would get for the pod's image reference"
+    ),
+    printcolumn(name = "Kind", type_ = "string", json_path = ".spec.workload.kind"),
+    printcolumn(name = "Workload", type_ = "string", json_path = ".spec.workload.name"),
+    printcolumn(
+        name = "Repository",
+        type_ = "string",
+        json_path = ".spec.image.repository"
+    ),
+    printcolumn(
+        name = "Last",
+        type_ = "date",
+        json_path = ".spec.lastTime",
+        description = "How long ago the last event was"
+    ),
+    printcolumn(
+        name = "Count",
+        type_ = "integer",
+        json_path = ".spec.count",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Excepted",
+        type_ = "boolean",
+        json_path = ".spec.excepted",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Principal",
+        type_ = "string",
+        json_path = ".spec.principal.key",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Digest",
+        type_ = "string",
+        json_path = ".spec.image.digest",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Policy",
+        type_ = "string",
+        json_path = ".spec.policy",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct EcrAuditFindingSpec {
@@ -276,6 +338,8 @@ pub struct EcrAuditFindingSpec {
     pub policy: String,
     /// What to do about it, in one sentence.
     pub remedy: String,
+    /// How many containers run it; `containers` lists the first 50.
+    pub container_count: i64,
     /// The finding as `ecr-audit check` prints it.
     #[serde(flatten)]
     pub finding: Finding,

@@ -6,6 +6,7 @@
 
 #![expect(dead_code, reason = "the reader of the Event history follows")]
 
+pub mod files;
 mod health;
 pub mod lookup_events;
 mod pollers;

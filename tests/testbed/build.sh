@@ -102,7 +102,8 @@ for name in ("kubectl", "helm"):
         program.write(layer.read(f"{name}/{name}"))
     os.chmod(path, 0o755)
 PY
-    mv "$folder/kubectl" "$folder/helm" "$1"
+    # One that is there already is somebody's choice: KUBEBUILDER_ASSETS.
+    mv --no-clobber "$folder/kubectl" "$folder/helm" "$1"
     rm -rf "$folder"
 }
 
