@@ -4,12 +4,13 @@
 //! together, so that a crash, a fault or a page cut short never counts as evidence. Sources are
 //! shared: policies that read the same account and region share one reader and its quota.
 
-#![expect(dead_code, reason = "the reader of the Event history follows")]
-
+mod credentials;
+mod fault;
 pub mod files;
 mod health;
 pub mod lookup_events;
 mod pollers;
+mod quota;
 mod store;
 
 pub use health::{Backfill, Counters, Health, LastError, Reason};

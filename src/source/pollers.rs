@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Counters, Health, Store, lookup_events::Reader};
+use super::{Counters, Health, Store, lookup_events::Reader, quota::Limiters};
 use crate::{api::AssumeRole, event::Repository};
 
 /// More changed repositories than this are told as "all of them".
@@ -118,6 +118,7 @@ pub struct Pollers {
     store: Arc<dyn Store>,
     changes: Arc<Changes>,
     counters: Arc<Counters>,
+    limiters: Arc<Limiters>,
     running: Mutex<HashMap<PollerKey, Running>>,
     stop: CancellationToken,
 }
@@ -137,6 +138,7 @@ impl Pollers {
             store,
             changes: Arc::default(),
             counters: Arc::default(),
+            limiters: Arc::default(),
             running: Mutex::default(),
             stop: CancellationToken::new(),
         }
@@ -188,6 +190,7 @@ impl Pollers {
             store: self.store.clone(),
             changes: self.changes.clone(),
             counters: self.counters.clone(),
+            limiters: self.limiters.clone(),
             spec: spec_of,
             health,
             stop: stop.clone(),

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 
 use crate::event::{Event, EventName, Interval, Intervals, Repository};
 
@@ -31,6 +32,8 @@ pub struct UndecodableRecord {
     pub text: String,
     /// Why.
     pub error: String,
+    /// When it happened, as far as the source tells.
+    pub time: Option<Timestamp>,
 }
 
 /// One page of the Event history with what it proves to have been read.
