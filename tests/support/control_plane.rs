@@ -6,17 +6,11 @@
 //! A start takes some seconds and 350 MB. Tests that only add objects share one control
 //! plane a test binary ([`ControlPlane::shared`]); tests that restart it, or count
 //! everything in it, start their own.
-//!
-//! Nothing outlives the test process, however it ends: a watchdog process holds the read
-//! end of a pipe, and when the write end is gone it kills the servers and removes the folder.
 
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
-use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::os::unix::process::CommandExt as _;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -24,26 +18,13 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::access::{self, Access};
 use super::programs;
+use super::servers::{Folder, Server, free_ports};
 
 /// A loaded two-core machine needs several times what a start usually takes.
 const READY_LIMIT: Duration = Duration::from_mins(1);
 
 /// A port that was free may be taken by the time a server binds it.
 const START_ATTEMPTS: u32 = 3;
-
-/// Kills what the pid files in the folder `$1` name, the API server before etcd, and
-/// removes the folder, once nobody can write to its standard input any more.
-const WATCHDOG: &str = r#"
-trap '' INT TERM HUP
-cat > /dev/null
-for name in kube-controller-manager kube-apiserver etcd; do
-    if [ -f "$1/$name.pid" ]; then kill -KILL "$(cat "$1/$name.pid")"; fi
-done
-for attempt in 1 2 3 4 5; do
-    rm -rf "$1" && break
-    sleep 1
-done
-"#;
 
 /// What differs between control planes.
 #[derive(Clone, Debug, Default)]
@@ -57,21 +38,21 @@ pub struct Options {
 
 /// A running control plane. Dropping it stops the servers and removes their folder.
 pub struct ControlPlane {
-    folder: PathBuf,
     binaries: PathBuf,
+    etcd_port: u16,
     api_server_port: u16,
     options: Options,
-    servers: Mutex<Servers>,
     admin: Access,
-    /// Its standard input is the pipe; the end of this process closes it, too.
-    watchdog: Child,
+    // In this order: the servers end before their folder goes.
+    servers: Mutex<Servers>,
+    folder: Folder,
 }
 
 /// In the order in which they are stopped.
 struct Servers {
-    controller_manager: Option<Child>,
-    api_server: Child,
-    etcd: Child,
+    controller_manager: Option<Server>,
+    api_server: Server,
+    etcd: Server,
 }
 
 impl ControlPlane {
@@ -104,49 +85,46 @@ impl ControlPlane {
         } else {
             programs::binaries()
         };
-        let folder = tempfile::Builder::new()
-            .prefix("control-plane-")
-            .tempdir()
-            .expect("a temporary folder")
-            .keep();
-        let watchdog = watchdog(&folder);
+        let folder = Folder::new("control-plane-");
         let [etcd_port, peer_port, api_server_port] = free_ports();
-        let token = write_credentials(&folder);
-
-        let etcd = spawn(&folder, etcd(binaries, &folder, etcd_port, peer_port));
-        fs::write(folder.join("etcd.port"), etcd_port.to_string()).expect("a writable folder");
-        let api_server = spawn(
-            &folder,
-            api_server(binaries, &folder, api_server_port, &options),
-        );
+        let token = write_credentials(folder.path());
         let admin = Access::new(
-            &folder,
+            folder.path(),
             &json!({
                 "server": format!("https://127.0.0.1:{api_server_port}"),
                 // The server makes this certificate when it starts.
-                "certificate-authority": folder.join("certificates/apiserver.crt"),
+                "certificate-authority": folder.path().join("certificates/apiserver.crt"),
             }),
             "admin",
             &json!({"token": token}),
         );
+        let etcd = folder.spawn("etcd", etcd(binaries, folder.path(), etcd_port, peer_port));
+        let api_server = api_server(
+            binaries,
+            folder.path(),
+            [etcd_port, api_server_port],
+            &options,
+        );
+        let api_server = folder.spawn("kube-apiserver", api_server);
         let control_plane = Self {
-            folder,
             binaries: binaries.to_owned(),
+            etcd_port,
             api_server_port,
             options,
+            admin,
             servers: Mutex::new(Servers {
                 controller_manager: None,
                 api_server,
                 etcd,
             }),
-            admin,
-            watchdog,
+            folder,
         };
         let mut servers = control_plane.servers.lock().await;
         control_plane.ready(&mut servers).await?;
         if control_plane.options.controller_manager {
-            let command = controller_manager(binaries, &control_plane.folder, &control_plane.admin);
-            servers.controller_manager = Some(spawn(&control_plane.folder, command));
+            let folder = &control_plane.folder;
+            let command = controller_manager(binaries, folder.path(), &control_plane.admin);
+            servers.controller_manager = Some(folder.spawn("kube-controller-manager", command));
         }
         drop(servers);
         Ok(control_plane)
@@ -178,21 +156,21 @@ impl ControlPlane {
     }
 
     fn access(&self, name: &str, user: &Value) -> Access {
-        Access::new(&self.folder, self.admin.cluster(), name, user)
+        Access::new(self.folder.path(), self.admin.cluster(), name, user)
     }
 
     /// Kills the API server and starts it again on the same port and data. Watches
     /// break, requests in between are refused, and afterwards everything is still there.
     pub async fn restart_api_server(&self) {
         let mut servers = self.servers.lock().await;
-        self.stop_api_server(&mut servers);
+        servers.api_server.stop();
         let command = api_server(
             &self.binaries,
-            &self.folder,
-            self.api_server_port,
+            self.folder.path(),
+            [self.etcd_port, self.api_server_port],
             &self.options,
         );
-        servers.api_server = spawn(&self.folder, command);
+        servers.api_server = self.folder.spawn("kube-apiserver", command);
         if let Err(reason) = self.ready(&mut servers).await {
             panic!("the API server did not come back: {reason}");
         }
@@ -200,34 +178,25 @@ impl ControlPlane {
 
     /// Runs `during` while there is no API server, then starts it again.
     pub async fn without_api_server<T>(&self, during: impl Future<Output = T>) -> T {
-        let mut servers = self.servers.lock().await;
-        self.stop_api_server(&mut servers);
-        drop(servers);
+        self.servers.lock().await.api_server.stop();
         let answer = during.await;
         self.restart_api_server().await;
         answer
     }
 
-    fn stop_api_server(&self, servers: &mut Servers) {
-        stop(&self.folder, "kube-apiserver", &mut servers.api_server);
-    }
-
     async fn ready(&self, servers: &mut Servers) -> Result<(), String> {
         let start = Instant::now();
         loop {
-            for (name, child) in [
-                ("etcd", &mut servers.etcd),
-                ("kube-apiserver", &mut servers.api_server),
-            ] {
-                if let Some(status) = child.try_wait().expect("a child of ours") {
-                    return Err(format!("{name}: {status}\n{}", self.log_tail(name)));
+            for server in [&mut servers.etcd, &mut servers.api_server] {
+                if let Some(failure) = server.failure() {
+                    return Err(failure);
                 }
             }
             if self.is_ready().await {
                 return Ok(());
             }
             if start.elapsed() > READY_LIMIT {
-                let log = self.log_tail("kube-apiserver");
+                let log = servers.api_server.log_tail();
                 return Err(format!("not ready after {READY_LIMIT:?}\n{log}"));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -245,74 +214,6 @@ impl ControlPlane {
                 .status
                 .success()
     }
-
-    fn log_tail(&self, name: &str) -> String {
-        let log = fs::read(self.folder.join(name).with_extension("log")).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
-    }
-}
-
-impl Drop for ControlPlane {
-    fn drop(&mut self) {
-        let servers = self.servers.get_mut();
-        if let Some(controller_manager) = &mut servers.controller_manager {
-            stop(&self.folder, "kube-controller-manager", controller_manager);
-        }
-        stop(&self.folder, "kube-apiserver", &mut servers.api_server);
-        stop(&self.folder, "etcd", &mut servers.etcd);
-        drop(self.watchdog.stdin.take());
-        // It removes the folder; when it fails, the system's cleaner of temporary files does.
-        let _ = self.watchdog.wait();
-    }
-}
-
-/// Stops at once: the data is thrown away, or has to survive just that.
-fn stop(folder: &Path, name: &str, child: &mut Child) {
-    // Without its file first: a process id that nobody holds may be given to another.
-    let _ = fs::remove_file(folder.join(name).with_extension("pid"));
-    // An error means that it had ended by itself.
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-/// The watchdog of a folder. A process group of its own keeps Ctrl-C away from it.
-fn watchdog(folder: &Path) -> Child {
-    Command::new("sh")
-        .args(["-c", WATCHDOG, "watchdog"])
-        .arg(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .expect("a shell")
-}
-
-/// Starts a server with its output in `<name>.log` and its process id in `<name>.pid`.
-fn spawn(folder: &Path, mut command: Command) -> Child {
-    let program = PathBuf::from(command.get_program());
-    let file = |extension| {
-        folder
-            .join(program.file_stem().unwrap())
-            .with_extension(extension)
-    };
-    let log: File = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(file("log"))
-        .expect("a writable folder");
-    let child = command
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("a second handle"))
-        .stderr(log)
-        .process_group(0)
-        .spawn()
-        .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-    fs::write(file("pid"), child.id().to_string()).expect("a writable folder");
-    child
 }
 
 fn etcd(binaries: &Path, folder: &Path, port: u16, peer_port: u16) -> Command {
@@ -332,8 +233,12 @@ fn etcd(binaries: &Path, folder: &Path, port: u16, peer_port: u16) -> Command {
     command
 }
 
-fn api_server(binaries: &Path, folder: &Path, port: u16, options: &Options) -> Command {
-    let etcd_port = fs::read_to_string(folder.join("etcd.port")).expect("etcd's port");
+fn api_server(
+    binaries: &Path,
+    folder: &Path,
+    [etcd_port, port]: [u16; 2],
+    options: &Options,
+) -> Command {
     let key = folder.join("service-account.key");
     let mut command = Command::new(binaries.join("kube-apiserver"));
     command
@@ -408,12 +313,4 @@ fn write_credentials(folder: &Path) -> String {
         &format!("{token},admin,admin,system:masters\n"),
     );
     token
-}
-
-/// Ports that nobody listens on, and that differ from one another.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] = std::array::from_fn(|_| {
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free loopback port")
-    });
-    listeners.map(|listener| listener.local_addr().expect("a bound address").port())
 }

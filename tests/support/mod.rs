@@ -26,13 +26,16 @@
 
 pub mod access;
 pub mod control_plane;
+pub mod ministack;
 pub mod objects;
 pub mod poll;
 pub mod programs;
 pub mod replay;
+pub mod servers;
 
 pub use access::Access;
 pub use control_plane::{ControlPlane, Options};
+pub use ministack::Ministack;
 pub use objects::{container_status, node, pod, running_pod};
 pub use poll::eventually;
 pub use replay::Replay;
