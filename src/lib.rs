@@ -8,6 +8,7 @@ pub mod api;
 pub mod audit;
 pub mod cli;
 pub mod event;
+pub mod inventory;
 pub mod ledger;
 pub mod operator;
 pub mod source;
