@@ -10,7 +10,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{io::Write as _, time::Duration};
 
 use aws_config::{BehaviorVersion, Region, retry::RetryConfig};
 use aws_sdk_cloudtrail::config::Credentials;
@@ -21,6 +21,7 @@ use aws_sdk_cloudtrail::{
     primitives::DateTime,
     types::{LookupAttribute, LookupAttributeKey},
 };
+use flate2::{Compression, write::GzEncoder};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use support::Replay;
@@ -365,6 +366,35 @@ async fn records_are_moved_in_time_and_nothing_else_in_them_is() {
     // 1584042813 is 2020-03-12T19:53:33Z, 1719 s before the event.
     assert_eq!(details["pushedAt"], (time.as_second() - 1719) * 1000);
     assert_eq!(moved["note"], "at \"2020-03-12T20:22:12Z\", too");
+}
+
+#[tokio::test]
+async fn files_are_read_at_the_start_and_sigterm_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+    let lines = [record(1, "PutImage", 60), record(2, "PutImage", 50)];
+    write(
+        "a.jsonl",
+        format!("{}\n{}\n", lines[0], lines[1]).as_bytes(),
+    );
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(
+        json!({"Records": [record(3, "PutImage", 40)]})
+            .to_string()
+            .as_bytes(),
+    )
+    .unwrap();
+    write("b.json.gz", &gzip.finish().unwrap());
+    let looked_up = json!({"Events": [{"CloudTrailEvent": record(4, "PutImage", 30).to_string()}]});
+    write("c.json", looked_up.to_string().as_bytes());
+    write("README.md", b"no records");
+    let replay = Replay::start(["--quota", "0", folder.path().to_str().unwrap()]).await;
+    let answer = look_up(&client(&replay, "us-east-1").await, "PutImage")
+        .await
+        .unwrap();
+    assert_eq!(ids(&answer), [4, 3, 2, 1]);
+    // A client that keeps its connection does not keep the server.
+    assert!(replay.terminate().await.success());
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 
 use serde_json::Value;
@@ -66,6 +66,15 @@ impl Replay {
     /// The port, to start another one in its place.
     pub fn port(&self) -> &str {
         self.url.rsplit(':').next().expect("a port")
+    }
+
+    /// Asks it to end, as service managers do, and waits until it has.
+    pub async fn terminate(mut self) -> ExitStatus {
+        let mut kill = Command::new("kill");
+        kill.arg(self.child.id().to_string());
+        super::programs::stdout(kill).await;
+        let ended = tokio::task::spawn_blocking(move || self.child.wait());
+        ended.await.expect("a wait").expect("an exit status")
     }
 
     /// Variables that send an AWS SDK here and nowhere else.
