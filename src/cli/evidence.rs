@@ -1,0 +1,345 @@
+//! The evidence that `check` judges: what the events say of the repositories that running images
+//! come from, and of nothing else.
+//!
+//! The judgement must not depend on the order of the events, on how often one comes, or on the
+//! files that they came in. So nothing is decided while they arrive: what may matter is kept in a
+//! compact form, and which copy of a call counts is decided when a repository is asked for.
+
+mod fingerprints;
+mod pulls;
+mod settle;
+
+use std::{
+    borrow::Borrow,
+    collections::{BTreeMap, HashMap, HashSet, btree_map::Entry},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+
+use self::{fingerprints::Fingerprints, pulls::Pulls, settle::Corrections};
+use crate::{
+    audit::{ClusterNodes, RepositoryEvidence, Rules},
+    event::{Action, Caller, Digest, Event, ImageId, Outcome, Repository},
+};
+
+/// What the events must concern to be kept.
+#[derive(Debug)]
+pub struct Scope {
+    /// Repositories that running images come from.
+    pub repositories: HashSet<Repository>,
+    /// Digests that run, or that references name: those of manifests and of configs.
+    pub digests: HashSet<Digest>,
+    /// Instance ids of the cluster's nodes.
+    pub instances: HashSet<Arc<str>>,
+    /// Who is expected to pull, and how long pulls are judged.
+    pub rules: Rules,
+    /// The evaluation time: later events judge nothing.
+    pub now: Timestamp,
+}
+
+/// Time span and number of the ECR records of one registry account and region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Time of the earliest event.
+    pub first: Timestamp,
+    /// Time of the latest event.
+    pub last: Timestamp,
+    /// Number of records, duplicates too.
+    pub records: u64,
+}
+
+/// Events of ECR, as far as they can matter.
+#[derive(Debug)]
+pub struct Evidence {
+    scope: Scope,
+    duplicates: u64,
+    omitted: u64,
+    seen: Fingerprints,
+    spans: BTreeMap<(Arc<str>, Arc<str>), Span>,
+    nodes: ClusterNodes,
+    expected: ExpectedCallers,
+    corrections: Corrections,
+    texts: HashSet<Arc<str>>,
+    callers: Interner<Caller>,
+    images: Interner<[ImageId]>,
+    changes: HashMap<Repository, BTreeMap<Arc<str>, Arc<Event>>>,
+    pulls: HashMap<Repository, Pulls>,
+}
+
+/// Each distinct value once, by number.
+#[derive(Debug)]
+struct Interner<T: ?Sized> {
+    numbers: HashMap<Arc<T>, u32>,
+    values: Vec<Arc<T>>,
+}
+
+impl<T: ?Sized> Default for Interner<T> {
+    fn default() -> Self {
+        Self {
+            numbers: HashMap::new(),
+            values: Vec::new(),
+        }
+    }
+}
+
+impl<T: ?Sized + Eq + std::hash::Hash> Interner<T> {
+    fn number(&mut self, value: impl Borrow<T> + Into<Arc<T>>) -> u32 {
+        if let Some(number) = self.numbers.get(value.borrow()) {
+            return *number;
+        }
+        // Four thousand million distinct callers do not fit into memory anyway.
+        let number = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
+        let value: Arc<T> = value.into();
+        self.values.push(value.clone());
+        self.numbers.insert(value, number);
+        number
+    }
+}
+
+/// Callers that were asked for lately, and whether a pull by them makes no finding.
+#[derive(Debug, Default)]
+struct ExpectedCallers {
+    /// Each with the number of node principals that were known then: with more, more is expected.
+    verdicts: HashMap<Caller, (bool, usize)>,
+}
+
+impl ExpectedCallers {
+    /// Most callers remembered.
+    const KEPT: usize = 4096;
+
+    fn holds(&mut self, caller: &Caller, rules: &Rules, nodes: &ClusterNodes) -> bool {
+        match self.verdicts.get(caller) {
+            Some((true, _)) => return true,
+            Some((false, keys)) if *keys == nodes.keys.len() => return false,
+            _ => {}
+        }
+        let expected = rules.expects_puller(caller, nodes) != Some(false);
+        if self.verdicts.len() >= Self::KEPT {
+            self.verdicts.clear();
+        }
+        self.verdicts
+            .insert(caller.clone(), (expected, nodes.keys.len()));
+        expected
+    }
+}
+
+impl Evidence {
+    /// Evidence of nothing yet.
+    pub fn new(scope: Scope) -> Self {
+        let nodes = ClusterNodes {
+            instances: scope.instances.clone(),
+            keys: HashSet::new(),
+        };
+        Self {
+            scope,
+            duplicates: 0,
+            omitted: 0,
+            seen: Fingerprints::default(),
+            spans: BTreeMap::new(),
+            nodes,
+            expected: ExpectedCallers::default(),
+            corrections: Corrections::default(),
+            texts: HashSet::new(),
+            callers: Interner::default(),
+            images: Interner::default(),
+            changes: HashMap::new(),
+            pulls: HashMap::new(),
+        }
+    }
+
+    /// Takes an event: counts it, and keeps what may matter of it.
+    pub fn add(&mut self, event: Event) {
+        self.count(&event);
+        if let Some(original) = event.replaces.as_ref().filter(|id| **id != event.id) {
+            self.corrections.add(&event.id, original);
+        }
+        if event.time > self.scope.now {
+            return;
+        }
+        match &event.action {
+            Action::None => {}
+            Action::Pull(_) => self.pull(event),
+            _ => self.change(event),
+        }
+    }
+
+    fn count(&mut self, event: &Event) {
+        let known_id = !self.seen.insert(0, &event.id);
+        let known_call = event
+            .shared_id
+            .as_ref()
+            .is_some_and(|shared| !self.seen.insert(1, shared));
+        self.duplicates += u64::from(known_id || known_call);
+        self.omitted += u64::from(event.omitted);
+        let place = (self.text(&event.account), self.text(&event.region));
+        match self.spans.entry(place) {
+            Entry::Vacant(entry) => {
+                entry.insert(Span {
+                    first: event.time,
+                    last: event.time,
+                    records: 1,
+                });
+            }
+            Entry::Occupied(mut entry) => {
+                let span = entry.get_mut();
+                span.first = span.first.min(event.time);
+                span.last = span.last.max(event.time);
+                span.records += 1;
+            }
+        }
+    }
+
+    fn pull(&mut self, mut event: Event) {
+        // Every copy of a call teaches, whichever of them will be reported.
+        self.nodes.learn(&event.caller);
+        let (Action::Pull(images), Some(repository)) = (&event.action, &event.repository) else {
+            return;
+        };
+        let since = self.scope.rules.lookback_start(self.scope.now);
+        if event.time < since || !self.scope.repositories.contains(repository) {
+            return;
+        }
+        let denied = event.outcome == Outcome::Denied;
+        // What is expected makes no finding, and is the bulk. But a pull by tag may count as one
+        // that could not be resolved, and a copy or correction may have to stand for another record.
+        let alone = event.shared_id.is_none() && event.replaces.is_none();
+        let resolved = denied || images.iter().all(|image| image.digest.is_some());
+        if alone
+            && resolved
+            && self
+                .expected
+                .holds(&event.caller, &self.scope.rules, &self.nodes)
+        {
+            return;
+        }
+        self.share_texts(&mut event);
+        let (Action::Pull(images), Some(repository)) = (event.action, event.repository) else {
+            return;
+        };
+        let row = pulls::NewPull {
+            id: &event.id,
+            shared_id: event.shared_id.as_deref(),
+            corrected: event.replaces.as_ref() == Some(&event.id),
+            time: event.time,
+            caller: self.callers.number(event.caller),
+            images: self.images.number(images),
+            denied,
+        };
+        self.pulls.entry(repository).or_default().add(&row);
+    }
+
+    fn change(&mut self, mut event: Event) {
+        let Some(repository) = &event.repository else {
+            return;
+        };
+        if !self.scope.repositories.contains(repository) {
+            return;
+        }
+        let repository = repository.clone();
+        self.share_texts(&mut event);
+        if let Action::Push {
+            manifest: Some(manifest),
+            ..
+        } = &mut event.action
+        {
+            // Which manifest names a config matters only where a node reports that config.
+            manifest.config = manifest
+                .config
+                .take()
+                .filter(|config| self.scope.digests.contains(config));
+        }
+        let event = Arc::new(event);
+        match self
+            .changes
+            .entry(repository)
+            .or_default()
+            .entry(event.id.clone())
+        {
+            Entry::Vacant(entry) => {
+                entry.insert(event);
+            }
+            Entry::Occupied(mut entry) => {
+                if settle::supersedes(&event, entry.get()) {
+                    entry.insert(event);
+                }
+            }
+        }
+    }
+
+    /// The same text as one allocation.
+    fn text(&mut self, text: &Arc<str>) -> Arc<str> {
+        if let Some(known) = self.texts.get(text) {
+            return known.clone();
+        }
+        self.texts.insert(text.clone());
+        text.clone()
+    }
+
+    fn share_texts(&mut self, event: &mut Event) {
+        event.account = self.text(&event.account);
+        event.region = self.text(&event.region);
+        if let Some(repository) = &mut event.repository {
+            repository.account = self.text(&repository.account);
+            repository.region = self.text(&repository.region);
+            repository.name = self.text(&repository.name);
+        }
+        let caller = &mut event.caller;
+        caller.principal.key = self.text(&caller.principal.key);
+        let optional = [
+            &mut caller.principal.kind,
+            &mut caller.principal.account,
+            &mut caller.principal.service,
+            &mut caller.session,
+            &mut caller.arn,
+        ];
+        for text in optional.into_iter().flatten() {
+            *text = self.text(text);
+        }
+    }
+
+    /// ECR records seen again: an `eventID`, or the second copy of a `sharedEventID`.
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
+
+    /// ECR records whose content CloudTrail left out.
+    pub fn omitted(&self) -> u64 {
+        self.omitted
+    }
+
+    /// What was read of each registry account and region, sorted.
+    pub fn spans(&self) -> impl Iterator<Item = (&str, &str, &Span)> {
+        self.spans
+            .iter()
+            .map(|((account, region), span)| (&**account, &**region, span))
+    }
+
+    /// The cluster's nodes, and the principals that pulls by them used.
+    pub fn nodes(&self) -> &ClusterNodes {
+        &self.nodes
+    }
+
+    /// What there is of one repository: each call once.
+    pub fn repository(&self, repository: &Repository) -> RepositoryEvidence {
+        let replaced = self.corrections.replaced();
+        let changes = self
+            .changes
+            .get(repository)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .filter(|event| !replaced.contains(&event.id))
+            .cloned();
+        let changes = settle::one_copy_each(changes.collect(), |event: &Arc<Event>| settle::Copy {
+            shared_id: event.shared_id.as_deref(),
+            key: &event.caller.principal.key,
+            id: &event.id,
+        });
+        let pulls = self
+            .pulls
+            .get(repository)
+            .map(|pulls| pulls.settled(&self.callers.values, &self.images.values, &replaced))
+            .unwrap_or_default();
+        RepositoryEvidence { changes, pulls }
+    }
+}
