@@ -2,6 +2,12 @@
 //!
 //! Every flag of `run` can be given by an environment variable too, for Deployments.
 
+mod check;
+mod cluster;
+pub mod evidence;
+mod input;
+pub mod policy;
+
 use std::{
     io::{self, IsTerminal, Write},
     net::SocketAddr,
@@ -9,6 +15,9 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use check::{CheckArgs, Output, report};
+pub use input::InputArgs;
 
 use crate::{api, operator};
 
@@ -27,6 +36,8 @@ pub struct Cli {
 pub enum Command {
     /// Runs the operator: watches a cluster, reads CloudTrail, judges the policies.
     Run(RunArgs),
+    /// Judges files instead of a cluster: trail files, `kubectl get pods -A -o json`, one report.
+    Check(CheckArgs),
     /// Prints the custom resource definitions, for `kubectl apply -f -`.
     Crd,
 }
@@ -69,6 +80,7 @@ pub enum LogFormat {
 pub fn main(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run(args).map(|()| ExitCode::SUCCESS),
+        Command::Check(args) => check::run(&args),
         Command::Crd => crd().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

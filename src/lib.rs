@@ -11,4 +11,5 @@ pub mod event;
 pub mod inventory;
 pub mod ledger;
 pub mod operator;
+pub mod report;
 pub mod source;
