@@ -1,5 +1,11 @@
 //! `ecr-audit check`, the real command on small inputs: forms of input, reports, exit codes, errors.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper that fails is the test that fails"
+)]
+
 use std::{
     fs,
     io::Write,

@@ -58,7 +58,9 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Output::Json => {
             serde_json::to_writer_pretty(&mut out, &report)?;
             out.write_all(b"\n")?;
-            notes.iter().for_each(|note| input::complain(note));
+            for note in &notes {
+                input::complain(note);
+            }
         }
     }
     out.flush()?;

@@ -264,7 +264,7 @@ fn field_path(path: &str) -> String {
     let mut field = String::with_capacity(path.len());
     for part in path.split('.').filter(|part| *part != "?") {
         if !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) {
-            field.push_str(&format!("[{part}]"));
+            field.extend(["[", part, "]"]);
         } else {
             if !field.is_empty() {
                 field.push('.');
