@@ -14,7 +14,7 @@ build: ## build the release binary, target/release/ecr-audit
 	$(CARGO) build --release --locked
 
 test: testbed ## run every test, against a real control plane
-	$(CARGO) test --locked --all-targets
+	$(CARGO) test --locked --all-targets --no-fail-fast
 	$(CARGO) test --locked --doc
 
 lint: ## check formatting, lints and scripts

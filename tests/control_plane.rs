@@ -175,3 +175,20 @@ async fn nothing_is_left_behind_by_a_control_plane_that_was_dropped() {
     assert!(!folder.exists());
     assert!(!std::path::Path::new("/proc").join(pid).join("exe").exists());
 }
+
+#[tokio::test]
+#[should_panic(expected = "for the moon, last seen: clouds")]
+async fn waiting_in_vain_says_what_was_seen() {
+    let limit = Duration::from_millis(250);
+    eventually("the moon", limit, async || Err::<(), _>("clouds")).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "for an answer, last seen: nothing")]
+async fn waiting_for_a_look_that_hangs_comes_to_an_end() {
+    let limit = Duration::from_millis(250);
+    eventually("an answer", limit, async || {
+        std::future::pending::<Result<(), &str>>().await
+    })
+    .await;
+}

@@ -1,7 +1,9 @@
 //! Waiting for what takes a moment, with a limit and a message that says what was missing.
 
 use std::fmt::Display;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -12,14 +14,18 @@ pub async fn eventually<T, E: Display>(
     limit: Duration,
     mut probe: impl AsyncFnMut() -> Result<T, E>,
 ) -> T {
-    let start = Instant::now();
+    let deadline = Instant::now() + limit;
+    let mut seen = "nothing, the first look did not come to an end".to_owned();
     loop {
-        match probe().await {
-            Ok(value) => return value,
-            Err(reason) if start.elapsed() >= limit => {
-                panic!("waited {limit:?} for {what}, last seen: {reason}")
-            }
-            Err(_) => tokio::time::sleep(PAUSE).await,
+        match tokio::time::timeout_at(deadline, probe()).await {
+            Ok(Ok(value)) => return value,
+            Ok(Err(reason)) => seen = reason.to_string(),
+            Err(_) => {}
         }
+        assert!(
+            Instant::now() < deadline,
+            "waited {limit:?} for {what}, last seen: {seen}"
+        );
+        tokio::time::sleep(PAUSE).await;
     }
 }
