@@ -12,6 +12,7 @@ mod lenient;
 mod manifest;
 mod principal;
 mod record;
+pub mod split;
 mod wire;
 
 pub use coverage::{Interval, Intervals};

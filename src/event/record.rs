@@ -11,7 +11,7 @@ use super::{
 use jiff::{Timestamp, civil, tz};
 
 /// `eventSource` of the records that this project reads. ECR Public's is another one.
-const EVENT_SOURCE: &str = "ecr.amazonaws.com";
+pub(super) const EVENT_SOURCE: &str = "ecr.amazonaws.com";
 
 /// Why a record is no [`Event`].
 #[derive(Debug, thiserror::Error)]

@@ -6,8 +6,12 @@
 //! is counted; the text of those of ECR goes to the caller's [`Sink`]s, one for each thread. What
 //! cannot be read is named in the [`Report`], and what was read before the fault still counts.
 
+mod documents;
+mod fault;
+mod gzip;
 mod reader;
 mod walk;
+mod window;
 
 use std::{
     fmt,
@@ -135,20 +139,26 @@ impl fmt::Display for InputError {
 /// An empty `sinks` reads nothing.
 pub fn read<S: Sink>(inputs: &[Input], sinks: &mut [S], progress: &Progress) -> Report {
     let walk = walk::Walk::new(inputs);
-    let mut reports: Vec<Report> = std::thread::scope(|scope| {
-        let workers: Vec<_> = sinks
-            .iter_mut()
-            .map(|sink| scope.spawn(|| reader::Worker::new(&walk, sink, progress).run()))
-            .collect();
-        workers
-            .into_iter()
-            .map(|worker| {
-                worker
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
-            .collect()
-    });
+    let threads = sinks.len();
+    let work = |sink| reader::Worker::new(&walk, sink, progress, threads).run();
+    let mut reports: Vec<Report> = if let [sink] = sinks {
+        vec![work(sink)]
+    } else {
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = sinks
+                .iter_mut()
+                .map(|sink| scope.spawn(|| work(sink)))
+                .collect();
+            workers
+                .into_iter()
+                .map(|worker| {
+                    worker
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                })
+                .collect()
+        })
+    };
     let mut total = reports.pop().unwrap_or_default();
     for report in reports {
         total.merge(report);

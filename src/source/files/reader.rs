@@ -2,147 +2,259 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, BufReader, Read},
     path::{Path, PathBuf},
     sync::atomic::Ordering,
 };
 
-use flate2::read::MultiGzDecoder;
-use serde_json::Value;
+use libdeflater::Decompressor;
 
-use super::{Input, InputError, Progress, Record, Report, Sink, walk::Walk};
+use super::{
+    Input, InputError, Progress, Record, Report, Sink,
+    documents::{Documents, Found},
+    fault::Fault,
+    gzip::{self, Members},
+    walk::Walk,
+    window::Window,
+};
+
+/// What all threads together may hold of texts that are read whole; longer ones are read through a
+/// window.
+const WHOLE: usize = 12 << 20;
+/// What is read from a file at a time, where it is not read whole.
+const STEP: usize = 64 << 10;
 
 pub(super) struct Worker<'a, S> {
     walk: &'a Walk,
     sink: &'a mut S,
     progress: &'a Progress,
     report: Report,
+    /// The longest text that is read whole.
+    limit: usize,
+    inflate: Decompressor,
+    /// What the file holds, and its text: memory that every file uses again.
+    input: Vec<u8>,
+    text: Vec<u8>,
 }
 
 impl<'a, S: Sink> Worker<'a, S> {
-    pub(super) fn new(walk: &'a Walk, sink: &'a mut S, progress: &'a Progress) -> Self {
+    pub(super) fn new(
+        walk: &'a Walk,
+        sink: &'a mut S,
+        progress: &'a Progress,
+        threads: usize,
+    ) -> Self {
         Self {
             walk,
             sink,
             progress,
             report: Report::default(),
+            limit: WHOLE / threads.max(1),
+            inflate: Decompressor::new(),
+            input: Vec::new(),
+            text: Vec::new(),
         }
     }
 
     pub(super) fn run(mut self) -> Report {
         while let Some(found) = self.walk.next() {
             match found {
-                Ok(input) => self.file(input),
-                Err((path, error)) => self.error(path, None, error.to_string()),
+                Ok(input) => {
+                    self.report.files += 1;
+                    self.input(&input);
+                    self.progress.files.fetch_add(1, Ordering::Relaxed);
+                }
+                Err((path, error)) => self.report.error(InputError {
+                    path,
+                    record: None,
+                    reason: Fault::from(&error).to_string(),
+                }),
             }
         }
         self.report
     }
 
-    fn error(&mut self, path: PathBuf, record: Option<u64>, reason: String) {
-        self.report.error(InputError {
+    fn input(&mut self, input: &Input) {
+        match input {
+            Input::Stdin => self.stream(Path::new("-"), &mut io::stdin().lock()),
+            Input::Path(path) => {
+                if let Err(error) = self.file(path) {
+                    self.report.error(InputError {
+                        path: path.clone(),
+                        record: None,
+                        reason: Fault::from(&error).to_string(),
+                    });
+                }
+            }
+        }
+    }
+
+    fn file(&mut self, path: &Path) -> io::Result<()> {
+        let mut file = File::open(path)?;
+        let about = file.metadata()?;
+        if !about.is_file() || about.len() > self.limit as u64 {
+            self.stream(path, &mut file);
+            return Ok(());
+        }
+        let mut input = std::mem::take(&mut self.input);
+        input.clear();
+        // One byte more shows whether the file has grown meanwhile.
+        let read = (&mut file).take(about.len() + 1).read_to_end(&mut input);
+        match read {
+            Err(error) => {
+                // What came before the fault is read all the same.
+                self.stream(path, &mut input.as_slice().chain(Broken(Some(error))));
+            }
+            Ok(read) if read as u64 > about.len() => {
+                self.stream(path, &mut input.as_slice().chain(file));
+            }
+            Ok(read) => {
+                self.progress
+                    .bytes
+                    .fetch_add(read as u64, Ordering::Relaxed);
+                self.whole(path, &input, (read as u64) < about.len());
+            }
+        }
+        self.input = input;
+        Ok(())
+    }
+
+    fn whole(&mut self, path: &Path, input: &[u8], shrank: bool) {
+        let mut buffer = std::mem::take(&mut self.text);
+        if input.starts_with(&gzip::MAGIC) {
+            let text = gzip::inflate_whole(&mut self.inflate, input, &mut buffer, self.limit);
+            if let Some(text) = text {
+                self.read(path, &mut Window::whole(text), shrank);
+            } else {
+                let mut members = Members::new(input);
+                self.read(path, &mut Window::stream(&mut members, &mut buffer), shrank);
+            }
+        } else {
+            self.read(path, &mut Window::whole(input), shrank);
+        }
+        self.text = buffer;
+    }
+
+    /// Reads what comes from a pipe, or does not fit.
+    pub(super) fn stream(&mut self, path: &Path, source: &mut dyn Read) {
+        let counted = Counted {
+            source,
+            progress: self.progress,
+        };
+        let mut source = BufReader::with_capacity(STEP, counted);
+        let mut magic = Vec::with_capacity(gzip::MAGIC.len());
+        let begun = (&mut source)
+            .take(gzip::MAGIC.len() as u64)
+            .read_to_end(&mut magic);
+        let gzip = magic == gzip::MAGIC;
+        let begun = Broken(begun.err());
+        let mut source =
+            BufReader::with_capacity(STEP, magic.as_slice().chain(begun).chain(source));
+        let mut buffer = std::mem::take(&mut self.text);
+        if gzip {
+            let mut members = Members::new(source);
+            self.read(path, &mut Window::stream(&mut members, &mut buffer), false);
+        } else {
+            self.read(path, &mut Window::stream(&mut source, &mut buffer), false);
+        }
+        self.text = buffer;
+    }
+
+    fn read(&mut self, path: &Path, window: &mut Window<'_>, shrank: bool) {
+        let mut found = OfFile {
             path,
-            record,
-            reason,
+            sink: self.sink,
+            progress: self.progress,
+            report: &mut self.report,
+            records: 0,
+            faults: Vec::new(),
+        };
+        Documents::new(window, &mut found).read();
+        found.end(shrank);
+    }
+}
+
+/// What one file holds, on its way to the sink and the report.
+struct OfFile<'a, S> {
+    path: &'a Path,
+    sink: &'a mut S,
+    progress: &'a Progress,
+    report: &'a mut Report,
+    records: u64,
+    /// Each kind once, with the first record that has it and how often there was one: a long file
+    /// of something else is one error.
+    faults: Vec<(Fault, Option<u64>, u64)>,
+}
+
+impl<S: Sink> Found for OfFile<'_, S> {
+    fn records(&mut self, count: u64) {
+        self.records += count;
+        self.progress.records.fetch_add(count, Ordering::Relaxed);
+    }
+    fn ecr(&mut self, index: u64, text: &[u8]) {
+        self.report.ecr_records += 1;
+        self.sink.record(Record {
+            path: self.path,
+            index,
+            text,
         });
     }
-
-    fn file(&mut self, input: Input) {
-        let (path, bytes) = match input {
-            Input::Stdin => {
-                let mut bytes = Vec::new();
-                let read = io::stdin().lock().read_to_end(&mut bytes);
-                (PathBuf::from("-"), read.map(|_| bytes))
-            }
-            Input::Path(path) => {
-                let bytes = File::open(&path).and_then(|mut file| {
-                    let mut bytes = Vec::new();
-                    file.read_to_end(&mut bytes)?;
-                    Ok(bytes)
-                });
-                (path, bytes)
-            }
-        };
-        self.report.files += 1;
-        self.progress.files.fetch_add(1, Ordering::Relaxed);
-        let mut bytes = match bytes {
-            Ok(bytes) => bytes,
-            Err(error) => return self.error(path, None, error.to_string()),
-        };
-        self.progress
-            .bytes
-            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        if bytes.starts_with(&[0x1f, 0x8b]) {
-            let mut text = Vec::new();
-            if let Err(error) = MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut text) {
-                self.error(path.clone(), None, error.to_string());
-            }
-            bytes = text;
-        }
-        if bytes.is_empty() {
-            return self.error(path, None, "empty".to_owned());
-        }
-        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-        let mut index = 0;
-        for document in serde_json::Deserializer::from_slice(text).into_iter::<Value>() {
-            match document {
-                Ok(document) => self.document(&path, &mut index, document),
-                Err(error) => return self.error(path, None, format!("not JSON: {error}")),
-            }
+    fn skipped(&mut self) {
+        self.report.skipped += 1;
+    }
+    fn fault(&mut self, index: Option<u64>, fault: Fault) {
+        match self.faults.iter_mut().find(|known| known.0 == fault) {
+            Some((_, _, count)) => *count += 1,
+            None => self.faults.push((fault, index, 1)),
         }
     }
+}
 
-    fn document(&mut self, path: &Path, index: &mut u64, document: Value) {
-        let mut object = match document {
-            Value::Array(items) => {
-                for item in items {
-                    self.document(path, index, item);
-                }
-                return;
-            }
-            Value::Object(object) => object,
-            _ => return self.error(path.to_owned(), Some(*index), "not CloudTrail".to_owned()),
-        };
-        if let Some(Value::Array(records)) = object.get_mut("Records") {
-            for record in std::mem::take(records) {
-                self.record(path, index, &record);
-            }
-        } else if let Some(Value::Array(events)) = object.get_mut("Events") {
-            for event in std::mem::take(events) {
-                let text = event.get("CloudTrailEvent").and_then(Value::as_str);
-                match text.and_then(|text| serde_json::from_str(text).ok()) {
-                    Some(record) => self.record(path, index, &record),
-                    None => self.error(path.to_owned(), Some(*index), "not CloudTrail".to_owned()),
-                }
-            }
-        } else if let Some(kind) = object.get("detail-type").and_then(Value::as_str) {
-            if kind.ends_with("via CloudTrail") {
-                let record = object.remove("detail").unwrap_or_default();
-                self.record(path, index, &record);
-            } else {
-                self.report.skipped += 1;
-            }
-        } else if object.contains_key("digestStartTime") {
-            self.report.skipped += 1;
-        } else if object.contains_key("eventName") || object.contains_key("eventSource") {
-            self.record(path, index, &Value::Object(object));
-        } else {
-            self.error(path.to_owned(), Some(*index), "not CloudTrail".to_owned());
+impl<S> OfFile<'_, S> {
+    fn end(self, shrank: bool) {
+        self.report.records += self.records;
+        let mut faults = self.faults;
+        if shrank {
+            let cut = [Fault::CutOff, Fault::GzipCutOff, Fault::Empty];
+            faults.retain(|(fault, ..)| !cut.contains(fault));
+            faults.push((Fault::Shrank, None, 1));
         }
-    }
-
-    fn record(&mut self, path: &Path, index: &mut u64, record: &Value) {
-        self.report.records += 1;
-        self.progress.records.fetch_add(1, Ordering::Relaxed);
-        if record.get("eventSource").and_then(Value::as_str) == Some("ecr.amazonaws.com") {
-            self.report.ecr_records += 1;
-            let text = record.to_string();
-            self.sink.record(Record {
-                path,
-                index: *index,
-                text: text.as_bytes(),
+        for (fault, record, count) in faults {
+            let reason = match count {
+                1 => fault.to_string(),
+                _ => format!("{fault} (and {} more like it)", count - 1),
+            };
+            self.report.error(InputError {
+                path: PathBuf::from(self.path),
+                // A file without a record is named as a whole.
+                record: record.filter(|_| self.records > 0),
+                reason,
             });
         }
-        *index += 1;
+    }
+}
+
+/// Counts what is read.
+struct Counted<'a> {
+    source: &'a mut dyn Read,
+    progress: &'a Progress,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(bytes)?;
+        self.progress
+            .bytes
+            .fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// Nothing but an error, if there was one.
+struct Broken(Option<io::Error>);
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        self.0.take().map_or(Ok(0), Err)
     }
 }

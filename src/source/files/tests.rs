@@ -143,3 +143,245 @@ fn a_path_that_is_not_there_is_an_error_and_the_rest_is_read() {
     };
     assert_eq!(path, Path::new("/does/not/exist"));
 }
+
+fn trail(records: usize) -> String {
+    let records: Vec<&str> = (0..records).map(|number| [KMS, ECR][number % 2]).collect();
+    format!("{{\"Records\":[{}]}}", records.join(","))
+}
+
+/// Does not compress.
+fn noise(length: usize) -> String {
+    let mut state = 1_u64;
+    let mut letter = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        char::from(
+            b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+/"
+                [(state >> 58) as usize],
+        )
+    };
+    (0..length).map(|_| letter()).collect()
+}
+
+#[test]
+fn gzip_members_one_behind_the_other_are_one_text() {
+    let text = trail(100);
+    let (front, back) = text.as_bytes().split_at(text.len() / 3);
+    let line = format!("{}\n", trail(10));
+    let cases = [
+        ("split in a record", [gzip(front), gzip(back)].concat(), 100),
+        (
+            "twice the same",
+            [gzip(line.as_bytes()), gzip(line.as_bytes())].concat(),
+            20,
+        ),
+        (
+            "with an empty one",
+            [gzip(line.as_bytes()), gzip(b"")].concat(),
+            10,
+        ),
+        (
+            "with padding",
+            [gzip(line.as_bytes()), vec![0; 1000]].concat(),
+            10,
+        ),
+    ];
+    for (name, bytes, records) in cases {
+        let (report, ecr) = read_text(bytes);
+        assert_eq!(
+            (report.records, ecr.len() as u64),
+            (records, records / 2),
+            "{name}"
+        );
+        assert_eq!(report.errors, [], "{name}");
+    }
+}
+
+#[test]
+fn what_was_read_before_a_fault_counts() {
+    let text = trail(10);
+    let noisy = format!(
+        "{{\"Records\":[{KMS},{ECR},{{\"a\":\"{}\"}}]}}",
+        noise(200_000)
+    );
+    let zip = gzip(noisy.as_bytes());
+    let mut damaged = gzip(text.as_bytes());
+    *damaged.last_mut().unwrap() ^= 1;
+    let cases: [(&str, Vec<u8>, u64, &str); 6] = [
+        (
+            "text cut off",
+            text.as_bytes()[..text.len() - 20].to_vec(),
+            9,
+            "middle of a document",
+        ),
+        (
+            "gzip cut off",
+            zip[..zip.len() / 2].to_vec(),
+            2,
+            "middle of the compressed",
+        ),
+        ("gzip damaged", damaged, 10, "damaged"),
+        (
+            "gzip, then something",
+            [gzip(text.as_bytes()), b"x".to_vec()].concat(),
+            10,
+            "follows",
+        ),
+        (
+            "not JSON in between",
+            format!("{ECR}\n{KMS}\n?\n{ECR}").into_bytes(),
+            2,
+            "neither",
+        ),
+        (
+            "a comma is missing",
+            text.replace("},{", "}{").into_bytes(),
+            1,
+            "not valid JSON",
+        ),
+    ];
+    for (name, bytes, records, reason) in cases {
+        let (report, ecr) = read_text(bytes);
+        assert_eq!(report.records, records, "{name}");
+        assert_eq!(ecr.len() as u64, report.ecr_records, "{name}");
+        assert_eq!(report.error_count, 1, "{name}: {:?}", report.errors);
+        assert!(
+            report.errors[0].reason.contains(reason),
+            "{name}: {}",
+            report.errors[0]
+        );
+    }
+}
+
+#[test]
+fn a_long_text_is_read_through_a_window_and_gives_the_same() {
+    // Longer than what is read whole.
+    let records = 80_000;
+    let text = trail(records);
+    assert!(text.len() > 13_000_000);
+    for bytes in [gzip(text.as_bytes()), text.into_bytes()] {
+        let (report, ecr) = read_text(bytes);
+        assert_eq!(report.records, records as u64);
+        assert!(
+            ecr.iter()
+                .copied()
+                .eq((0..records as u64).skip(1).step_by(2))
+        );
+        assert_eq!(report.errors, []);
+    }
+}
+
+#[test]
+fn a_record_of_unreasonable_length_is_named_and_the_others_are_read() {
+    let long = "x".repeat(6 << 20);
+    let texts = [
+        format!("{{\"Records\":[{ECR},{{\"eventSource\":\"{long}\"}},{ECR}]}}"),
+        format!("{ECR}\n{{\"eventName\":\"{long}\",\"eventSource\":1}}\n{ECR}"),
+        format!(
+            "[{ECR},{{\"a\":{}1{}}},{ECR}]",
+            "[".repeat(3 << 20),
+            "]".repeat(3 << 20)
+        ),
+    ];
+    for text in texts {
+        let (report, ecr) = read_text(gzip(text.as_bytes()));
+        assert_eq!((report.records, ecr), (3, vec![0, 2]));
+        let [error] = &report.errors[..] else {
+            panic!("{:?}", report.errors)
+        };
+        assert_eq!(error.record, Some(1));
+        assert!(error.reason.contains("longer than"), "{error}");
+    }
+}
+
+#[test]
+fn nothing_known_is_passed_over_in_silence() {
+    let digest = r#"{"awsAccountId":"1","digestStartTime":"x","digestEndTime":"y","logFiles":[]}"#;
+    let image = r#"{"version":"0","detail-type":"ECR Image Action","source":"aws.ecr","detail":{"result":"SUCCESS"}}"#;
+    let (report, _) = read_text(format!("{digest}\n{image}\n{ECR}"));
+    assert_eq!(
+        (report.skipped, report.records, report.error_count),
+        (2, 1, 0)
+    );
+
+    let notification = r#"{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{}}]}"#;
+    let unknown = [
+        notification,
+        "{}",
+        "[]{}",
+        "plain text",
+        "[[[[[[[1]]]]]]]",
+        "\u{feff}",
+    ];
+    for text in unknown {
+        let (report, _) = read_text(text);
+        assert_eq!((report.records, report.error_count), (0, 1), "{text}");
+    }
+    let (report, _) = read_text(format!("{ECR}\n{{}}\n{{\"a\":1}}\n[2,\"x\",{ECR}]"));
+    assert_eq!((report.records, report.errors.len()), (2, 1));
+    assert_eq!(report.errors[0].record, Some(1));
+    assert!(
+        report.errors[0].reason.ends_with("(and 3 more like it)"),
+        "{}",
+        report.errors[0]
+    );
+}
+
+#[test]
+fn layout_and_order_of_keys_do_not_matter() {
+    let record: serde_json::Value = serde_json::from_str(ECR).unwrap();
+    let pretty = serde_json::to_string_pretty(&serde_json::json!({
+        "a": [{"Records": 1}], "Records": [record, record], "z": {"b": "}"},
+    }))
+    .unwrap();
+    for text in [
+        format!("\u{feff}{pretty}"),
+        format!("{pretty}\r\n\r\n{pretty}"),
+    ] {
+        let (report, ecr) = read_text(&text);
+        assert_eq!(report.errors, []);
+        assert_eq!(ecr.len(), text.matches("eventSource").count());
+    }
+}
+
+#[test]
+fn a_pipe_is_read_to_its_end() {
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    let mut bytes = gzip(trail(1000).as_bytes());
+    bytes.extend(gzip(ECR.as_bytes()));
+    let thread = std::thread::spawn(move || writer.write_all(&bytes));
+    let mut sink = |_: super::Record<'_>| ();
+    let mut sinks = [&mut sink];
+    let progress = Progress::default();
+    let walk = super::walk::Walk::new(&[]);
+    let mut worker = super::reader::Worker::new(&walk, &mut sinks[0], &progress, 1);
+    worker.stream(Path::new("-"), &mut reader);
+    let report = worker.run();
+    thread.join().unwrap().unwrap();
+    assert_eq!(
+        (report.records, report.ecr_records, report.error_count),
+        (1001, 501, 0)
+    );
+    assert_eq!(progress.records(), 1001);
+    assert!(progress.bytes() > 0);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn no_bytes_break_the_reader(
+        start in proptest::sample::select(vec!["", "{\"Records\":[", "[", "{\"Events\":[", ECR, "{\"detail-type\":", "\u{1f}\u{8b}\u{8}"]),
+        pieces in proptest::collection::vec(proptest::sample::select(vec![
+            "{", "}", "[", "]", ",", ":", "\"", "\\", "\"a\"", "1", "null", " ", "\n", ECR, KMS, "\"Records\":[",
+            "\"Events\":", "\"CloudTrailEvent\":\"{}\"", "\"detail\":{}", "é", "\0",
+        ]), 0..12),
+    ) {
+        let (report, ecr) = read_text(format!("{start}{}", pieces.concat()));
+        proptest::prop_assert_eq!(report.ecr_records, ecr.len() as u64);
+        proptest::prop_assert!(report.ecr_records <= report.records);
+        proptest::prop_assert!(report.records + report.skipped + report.error_count > 0
+            || pieces.contains(&"]") || pieces.contains(&"\"Events\":"), "nothing was said");
+    }
+}
