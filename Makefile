@@ -5,7 +5,7 @@ CARGO ?= cargo
 TESTBED = tests/testbed/build.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint fmt crds testbed control-plane deny clean
+.PHONY: help build test lint chart fmt crds testbed control-plane deny clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,11 +22,20 @@ lint: ## check formatting, lints and scripts
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	shellcheck .ci/run $$(git ls-files '*.sh')
 
+chart: ## check the Helm chart and its alerts
+	for values in charts/*/ci/*-values.yaml; do \
+		"$$($(TESTBED))/helm" lint --strict --quiet --values "$$values" charts/*/ || exit 1; \
+	done
+	cmp crds/ecraudit.io.yaml charts/ecr-audit-operator/files/crds/ecraudit.io.yaml
+	promtool check rules charts/*/files/alerts.yaml
+	promtool test rules tests/alerts/*_test.yaml
+
 fmt: ## format the code
 	$(CARGO) fmt
 
-crds: ## write the definitions of the custom resources from the code, into crds/
+crds: ## write the definitions of the custom resources from the code
 	$(CARGO) run --locked --quiet -- crd > target/ecraudit.io.yaml
+	cp target/ecraudit.io.yaml charts/ecr-audit-operator/files/crds/
 	mv target/ecraudit.io.yaml crds/
 
 testbed: ## build what the tests run against, into the user's cache folder
