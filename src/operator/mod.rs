@@ -1,6 +1,9 @@
 //! The operator: wires sources, ledger, inventory, judgement and report together, and nothing
 //! else.
 
+pub mod admin;
+pub mod lease;
+
 use std::net::SocketAddr;
 
 /// What `ecr-audit run` was told.

@@ -1,0 +1,266 @@
+//! One writer: a `Lease` that one process holds at a time.
+//!
+//! Every change of the lease carries the `resourceVersion` it was decided on, so two processes
+//! cannot both win. A holder that cannot renew in time stops being one by itself, before anybody
+//! else may take over: it measures by its own monotonic clock from when it *sent* the renewal that
+//! succeeded, and asks again before every write, so that neither a paused process nor a clock
+//! that jumps makes two. Others measure by theirs how long the lease has not changed; the times
+//! that are written in it are for people.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
+};
+use tokio::{sync::watch, time};
+use tokio_util::sync::CancellationToken;
+
+/// Name of the lease.
+const NAME: &str = "ecr-audit-operator";
+/// For how long a lease that is not renewed stays its holder's.
+const DURATION: Duration = Duration::from_secs(10);
+/// How long after sending its last renewal the holder still acts as one.
+const DEADLINE: Duration = Duration::from_secs(7);
+/// How often the holder renews.
+const RENEW: Duration = Duration::from_secs(2);
+/// How often others look.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long one request may take.
+const REQUEST: Duration = Duration::from_secs(4);
+
+/// Who leads, as this process knows it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Leadership {
+    leads: watch::Receiver<bool>,
+    until: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Leadership {
+    /// Whether this process may write, right now.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Waits until leadership was won or lost.
+    pub async fn changed(&mut self) -> bool {
+        // The sender lives as long as the campaign; when that has ended, nobody leads here.
+        if self.leads.changed().await.is_err() {
+            return false;
+        }
+        *self.leads.borrow_and_update()
+    }
+}
+
+/// Takes part in the election until told to stop, then gives the lease back.
+pub struct Campaign {
+    api: Api<Lease>,
+    identity: String,
+    leads: watch::Sender<bool>,
+    until: Arc<Mutex<Option<Instant>>>,
+}
+
+/// What another holder's lease looked like, and since when.
+struct Observed {
+    version: Option<String>,
+    since: Instant,
+}
+
+impl Campaign {
+    /// A campaign for the lease in a namespace, under this name.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str, identity: String) -> (Self, Leadership) {
+        let (leads, leads_of) = watch::channel(false);
+        let until = Arc::new(Mutex::new(None));
+        let leadership = Leadership {
+            leads: leads_of,
+            until: until.clone(),
+        };
+        let campaign = Self {
+            api: Api::namespaced(client, namespace),
+            identity,
+            leads,
+            until,
+        };
+        (campaign, leadership)
+    }
+
+    /// Runs until told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut observed: Option<Observed> = None;
+        let mut said = String::new();
+        loop {
+            let sent = Instant::now();
+            let leads = match time::timeout(REQUEST, self.try_once(&mut observed)).await {
+                Ok(Ok(leads)) => {
+                    said.clear();
+                    leads
+                }
+                Ok(Err(error)) => {
+                    let error = error.to_string();
+                    if said != error {
+                        tracing::warn!(%error, "the lease cannot be read or written");
+                        said = error;
+                    }
+                    false
+                }
+                Err(_) => false,
+            };
+            if leads {
+                self.set_until(Some(sent + DEADLINE));
+                self.say(true);
+            } else if !self.is_held() {
+                self.set_until(None);
+                self.say(false);
+            }
+            let pause = if self.is_held() { RENEW } else { LOOK };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = time::sleep(pause) => {}
+            }
+        }
+        let led = self.is_held();
+        self.set_until(None);
+        self.say(false);
+        if led && time::timeout(REQUEST, self.release()).await.is_err() {
+            tracing::warn!("the lease could not be given back in time");
+        }
+    }
+
+    fn is_held(&self) -> bool {
+        self.until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some_and(|until| Instant::now() < until)
+    }
+
+    fn set_until(&self, until: Option<Instant>) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    fn say(&self, leads: bool) {
+        self.leads.send_if_modified(|old| {
+            let changed = *old != leads;
+            *old = leads;
+            if changed {
+                tracing::info!(identity = %self.identity, leads, "leadership");
+            }
+            changed
+        });
+    }
+
+    /// Renews, takes over, or finds that another one holds the lease.
+    async fn try_once(&self, observed: &mut Option<Observed>) -> Result<bool, kube::Error> {
+        let Some(lease) = self.api.get_opt(NAME).await? else {
+            let lease = Lease {
+                metadata: ObjectMeta {
+                    name: Some(NAME.to_owned()),
+                    ..ObjectMeta::default()
+                },
+                spec: Some(self.claim(None)),
+            };
+            return won(self.api.create(&PostParams::default(), &lease).await);
+        };
+        let spec = lease.spec.clone().unwrap_or_default();
+        let holder = spec.holder_identity.clone().unwrap_or_default();
+        let version = lease.metadata.resource_version.clone();
+        if holder != self.identity && !holder.is_empty() {
+            let seen = observed.get_or_insert_with(|| Observed {
+                version: version.clone(),
+                since: Instant::now(),
+            });
+            if seen.version != version {
+                *seen = Observed {
+                    version,
+                    since: Instant::now(),
+                };
+            }
+            let held_for = spec
+                .lease_duration_seconds
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .map_or(DURATION, Duration::from_secs);
+            if seen.since.elapsed() < held_for {
+                return Ok(false);
+            }
+        }
+        *observed = None;
+        let claimed = Lease {
+            spec: Some(self.claim(Some(&spec))),
+            ..lease
+        };
+        won(self
+            .api
+            .replace(NAME, &PostParams::default(), &claimed)
+            .await)
+    }
+
+    fn claim(&self, old: Option<&LeaseSpec>) -> LeaseSpec {
+        let now = MicroTime(Timestamp::now());
+        let was_mine = old
+            .and_then(|old| old.holder_identity.as_ref())
+            .is_some_and(|holder| *holder == self.identity);
+        let transitions = old.and_then(|old| old.lease_transitions).unwrap_or(0);
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            acquire_time: old
+                .filter(|_| was_mine)
+                .and_then(|old| old.acquire_time.clone())
+                .or(Some(now.clone())),
+            renew_time: Some(now),
+            lease_transitions: Some(if old.is_none() || was_mine {
+                transitions
+            } else {
+                transitions.saturating_add(1)
+            }),
+            ..LeaseSpec::default()
+        }
+    }
+
+    async fn release(&self) {
+        let released = async {
+            let lease = self.api.get(NAME).await?;
+            let spec = lease.spec.clone().unwrap_or_default();
+            if spec.holder_identity.as_deref() != Some(&self.identity) {
+                return Ok(());
+            }
+            let released = Lease {
+                spec: Some(LeaseSpec {
+                    holder_identity: Some(String::new()),
+                    lease_duration_seconds: Some(1),
+                    ..spec
+                }),
+                ..lease
+            };
+            self.api
+                .replace(NAME, &PostParams::default(), &released)
+                .await
+                .map(|_| ())
+        };
+        match released.await {
+            Ok(()) => tracing::info!("the lease was given back"),
+            Err(error) => tracing::warn!(%error, "the lease could not be given back"),
+        }
+    }
+}
+
+/// Whether a write of the lease went through; somebody else's was faster otherwise.
+fn won(written: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
+    match written {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        Err(error) => Err(error),
+    }
+}
