@@ -44,8 +44,8 @@ pub trait Elements {
     fn first(&mut self, text: &[u8]) -> bool;
     /// Takes a record of ECR.
     fn ecr(&mut self, index: u64, text: &[u8]);
-    /// Learns of a record that was given up ([`Records::give_up`]).
-    fn given_up(&mut self, index: u64);
+    /// Learns of a record that is longer than the limit.
+    fn too_long(&mut self, index: u64);
 }
 
 /// A run through the elements of a `Records` array, in pieces of any size.
@@ -55,6 +55,8 @@ pub struct Records {
     expected: Expected,
     /// The scan of the element that has begun, and how much of it was scanned.
     open: Option<(Scan, usize)>,
+    /// The longest element that is taken.
+    limit: usize,
     given_up: bool,
 }
 
@@ -78,16 +80,11 @@ pub enum Step {
     Strange,
 }
 
-impl Default for Records {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Records {
-    /// Just behind the bracket that opens the array.
-    pub const fn new() -> Self {
+    /// Just behind the bracket that opens the array; elements longer than `limit` are not taken.
+    pub const fn new(limit: usize) -> Self {
         Self {
+            limit,
             count: 0,
             expected: Expected::ElementOrEnd,
             open: None,
@@ -98,15 +95,6 @@ impl Records {
     /// Elements that have ended.
     pub const fn count(&self) -> u64 {
         self.count
-    }
-
-    /// The element that has begun is too long: the next piece begins behind all that was seen, and
-    /// the element is named when it ends.
-    pub const fn give_up(&mut self) {
-        self.given_up = true;
-        if let Some((_, scanned)) = &mut self.open {
-            *scanned = 0;
-        }
     }
 
     /// Goes through a piece, which begins where the last one's [`Step::More`] said.
@@ -133,19 +121,21 @@ impl Records {
                 return Step::More(at);
             };
             let Some(length) = scan.end::<S, BRACES>(simd, rest) else {
+                *scanned += rest.len();
+                // Such an element is not kept, only followed to its end.
+                self.given_up |= *scanned > self.limit;
                 if self.given_up {
                     *scanned = 0;
                     return Step::More(text.len());
                 }
-                *scanned += rest.len();
                 return Step::More(at);
             };
             let end = at + *scanned + length;
             let escapes = scan.saw_backslash();
             self.open = None;
             self.expected = Expected::CommaOrEnd;
-            if std::mem::take(&mut self.given_up) {
-                elements.given_up(self.count);
+            if std::mem::take(&mut self.given_up) || end - at > self.limit {
+                elements.too_long(self.count);
             } else if let Some(record) = text.get(at..end) {
                 if self.count == 0 && !elements.first(record) {
                     return Step::Strange;

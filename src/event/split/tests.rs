@@ -9,7 +9,7 @@ use super::{Elements, Records, Step, ValueEnd, is_ecr};
 #[derive(Debug, Default, PartialEq)]
 struct Gathered {
     ecr: Vec<(u64, Vec<u8>)>,
-    given_up: Vec<u64>,
+    too_long: Vec<u64>,
 }
 
 impl Elements for Gathered {
@@ -19,14 +19,14 @@ impl Elements for Gathered {
     fn ecr(&mut self, index: u64, text: &[u8]) {
         self.ecr.push((index, text.to_vec()));
     }
-    fn given_up(&mut self, index: u64) {
-        self.given_up.push(index);
+    fn too_long(&mut self, index: u64) {
+        self.too_long.push(index);
     }
 }
 
 /// Splits what follows the array's opening bracket, `piece` bytes more at a time.
 fn split(text: &[u8], piece: usize) -> (Records, Step, Gathered) {
-    let mut records = Records::new();
+    let mut records = Records::new(usize::MAX);
     let mut gathered = Gathered::default();
     let mut from = 0;
     let mut until = 0;
@@ -269,14 +269,22 @@ fn what_is_nested_a_million_deep_is_followed_to_its_end() {
 }
 
 #[test]
-fn a_record_that_is_given_up_is_named_and_the_next_one_is_read() {
-    let mut records = Records::new();
-    let mut gathered = Gathered::default();
-    let text = br#"{"a":"0123456789"#;
-    assert_eq!(records.run(text, &mut gathered), Step::More(0));
-    records.give_up();
-    assert_eq!(records.run(b"01234", &mut gathered), Step::More(5));
-    let rest = br#"{"},{"eventSource":"ecr.amazonaws.com"}]}"#;
-    assert_eq!(records.run(rest, &mut gathered), Step::End(rest.len() - 1));
-    assert_eq!((gathered.given_up, gathered.ecr[0].0), (vec![0], 1));
+fn a_record_that_is_too_long_is_named_and_the_next_one_is_read_whatever_the_pieces() {
+    let text =
+        br#"{"a":"0123456789012345678901234567890123456789"},{"eventSource":"ecr.amazonaws.com"}]"#;
+    for piece in 1..text.len() {
+        let mut records = Records::new(40);
+        let mut gathered = Gathered::default();
+        let (mut from, mut until) = (0, 0);
+        let step = loop {
+            until = (until + piece).min(text.len());
+            match records.run(&text[from..until], &mut gathered) {
+                Step::More(position) => from += position,
+                step => break step,
+            }
+            assert!(until - from <= 40 + piece, "more than the limit is kept");
+        };
+        assert!(matches!(step, Step::End(_)));
+        assert_eq!((gathered.too_long, gathered.ecr[0].0), (vec![0], 1));
+    }
 }

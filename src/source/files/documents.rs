@@ -193,7 +193,8 @@ impl<'w, 'f, F: Found> Documents<'w, 'f, F> {
             }
         }
         if !keys.container {
-            if kept {
+            // By its length, not by how much of it happened to be in view.
+            if kept && at <= MAX_RECORD {
                 self.classified(&keys, at);
             } else {
                 self.found.fault(Some(self.index), Fault::TooLong);
@@ -238,7 +239,7 @@ impl<'w, 'f, F: Found> Documents<'w, 'f, F> {
 
     /// The elements of a `Records` array.
     fn records(&mut self) -> Result<(), Fault> {
-        let mut records = Records::new();
+        let mut records = Records::new(MAX_RECORD);
         let begin = self.index;
         loop {
             let counted = records.count();
@@ -257,11 +258,6 @@ impl<'w, 'f, F: Found> Documents<'w, 'f, F> {
                 }
                 Step::Malformed => return Err(Fault::NotJson),
                 Step::Strange => return Err(Fault::NotCloudTrail),
-            }
-            if self.window.text().len() >= MAX_RECORD {
-                records.give_up();
-                let seen = self.window.text().len();
-                self.window.consume(seen);
             }
             if !self.window.more() {
                 return Err(Fault::CutOff);
@@ -294,7 +290,11 @@ impl<'w, 'f, F: Found> Documents<'w, 'f, F> {
     fn value_end(&mut self, at: usize, first: u8) -> Result<usize, Fault> {
         let mut kept = true;
         let end = self.kept_value_end(at, first, &mut kept)?;
-        if kept { Ok(end) } else { Err(Fault::TooLong) }
+        if kept && end - at <= MAX_RECORD {
+            Ok(end)
+        } else {
+            Err(Fault::TooLong)
+        }
     }
 
     /// The same; where the window would grow too long, its text is let go.
@@ -364,7 +364,7 @@ impl<F: Found> Elements for OfTrail<'_, F> {
     fn ecr(&mut self, index: u64, text: &[u8]) {
         self.found.ecr(self.begin + index, text);
     }
-    fn given_up(&mut self, index: u64) {
+    fn too_long(&mut self, index: u64) {
         self.found.fault(Some(self.begin + index), Fault::TooLong);
     }
 }

@@ -257,7 +257,7 @@ fn what_was_read_before_a_fault_counts() {
 #[test]
 fn a_long_text_is_read_through_a_window_and_gives_the_same() {
     // Longer than what is read whole.
-    let records = 80_000;
+    let records = 100_000;
     let text = trail(records);
     assert!(text.len() > 13_000_000);
     for bytes in [gzip(text.as_bytes()), text.into_bytes()] {
