@@ -4,33 +4,37 @@
 //! the API server has forgotten where it was (410 Gone). What it decodes is one of our own small
 //! objects; one that cannot be decoded is logged, counted and passed over, not an end of the stream.
 
+mod health;
+mod object;
+
 use std::{
-    borrow::Cow,
-    fmt,
     pin::pin,
-    sync::{Mutex, PoisonError, RwLock, RwLockReadGuard},
-    time::Duration,
+    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+    time::{Duration, Instant},
 };
 
 use futures::StreamExt;
 use kube::{
-    Api, Client, Resource,
+    Api, Client,
     api::ObjectMeta,
-    core::{ClusterResourceScope, NamespaceResourceScope},
     runtime::{
         WatchStreamExt,
         watcher::{self, Event, watcher},
     },
 };
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
-use serde_json::value::RawValue;
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, timeout},
+    time::timeout,
 };
 use tracing::{debug, warn};
 
+use self::{
+    health::{bounded, is_gone},
+    object::{Followed, Watched},
+};
 use super::{Changes, Index, Kind, Namespace, Node, Pod};
+
+pub use self::health::{Failure, Health};
 
 /// Objects in a page of a list. A page is held in memory, and pods are 13 KB each.
 const PAGE: u32 = 200;
@@ -42,9 +46,6 @@ const QUIET: Duration = Duration::from_secs(100);
 
 /// The API server restarts now and then. Only what goes on for longer is a failure to tell of.
 const PERSISTENT: Duration = Duration::from_secs(20);
-
-/// Longest message of a failure; part of it is the server's own text.
-const MAX_MESSAGE: usize = 300;
 
 /// What runs in a cluster, kept current by [`Inventory::run`].
 #[derive(Debug)]
@@ -63,113 +64,6 @@ struct State {
     failing: Option<(Failure, Instant)>,
     /// Whether the failure is to be told of.
     told: bool,
-}
-
-/// How the watch of one kind is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// What is watched.
-    pub kind: Kind,
-    /// Whether every object of this kind has been seen at least once.
-    pub synced: bool,
-    /// How many times every object was listed.
-    pub lists: u64,
-    /// How many times an object could not be decoded.
-    pub undecodable: u64,
-    /// Why it does not work at present.
-    pub failure: Option<Failure>,
-}
-
-/// Why objects could not be listed or watched.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot {verb} {}: {message}", kind.plural())]
-pub struct Failure {
-    /// What could not be read.
-    pub kind: Kind,
-    /// The verb of the request, as an RBAC rule names it: `list` or `watch`.
-    pub verb: &'static str,
-    /// `Forbidden`, `Unauthorized`, `Throttled`, `ServerError`, `Refused`, `Malformed` or
-    /// `Unreachable`.
-    pub reason: &'static str,
-    /// The API server's message, or the transport's; bounded.
-    pub message: String,
-}
-
-impl Failure {
-    fn new(kind: Kind, error: &watcher::Error) -> Self {
-        let (verb, reason, message) = match error {
-            watcher::Error::InitialListFailed(error) => described("list", error),
-            watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
-                described("watch", error)
-            }
-            watcher::Error::WatchError(status) => {
-                ("watch", reason(status.code), status.message.clone())
-            }
-            watcher::Error::NoResourceVersion => ("list", "Malformed", error.to_string()),
-        };
-        Self {
-            kind,
-            verb,
-            reason,
-            message: bounded(&message),
-        }
-    }
-
-    /// Whether waiting will not help.
-    fn is_definite(&self) -> bool {
-        matches!(self.reason, "Forbidden" | "Unauthorized" | "Refused")
-    }
-}
-
-fn described(verb: &'static str, error: &kube::Error) -> (&'static str, &'static str, String) {
-    match error {
-        kube::Error::Api(status) => (verb, reason(status.code), status.message.clone()),
-        kube::Error::SerdeError(_) => (verb, "Malformed", error.to_string()),
-        _ => (verb, "Unreachable", chain(error)),
-    }
-}
-
-fn reason(code: u16) -> &'static str {
-    match code {
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        429 => "Throttled",
-        400..500 => "Refused",
-        _ => "ServerError",
-    }
-}
-
-/// Whether the API server no longer knows where a watch, or a list of several pages, was.
-fn is_gone(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::WatchError(status) => status.code == 410,
-        watcher::Error::InitialListFailed(kube::Error::Api(status)) => status.code == 410,
-        _ => false,
-    }
-}
-
-/// An error with its causes: the outermost says only that a request failed.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        source = error.source();
-    }
-    text
-}
-
-/// On one line, and not longer than anybody reads.
-fn bounded(message: &str) -> String {
-    message
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(MAX_MESSAGE)
-        .collect()
 }
 
 impl Default for Inventory {
@@ -269,7 +163,7 @@ impl Inventory {
         loop {
             match timeout(QUIET, events.next()).await {
                 Ok(Some(Ok(event))) => self.handle(event),
-                Ok(Some(Err(error))) => self.failed(K::KIND, &error),
+                Ok(Some(Err(error))) => self.failed(K::KIND, &error, Instant::now()),
                 // A watcher never ends.
                 Ok(None) => return,
                 Err(_) => {
@@ -319,7 +213,7 @@ impl Inventory {
         }
     }
 
-    fn states(&self) -> std::sync::MutexGuard<'_, [State; Kind::ALL.len()]> {
+    fn states(&self) -> MutexGuard<'_, [State; Kind::ALL.len()]> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -334,7 +228,7 @@ impl Inventory {
         );
     }
 
-    fn failed(&self, kind: Kind, error: &watcher::Error) {
+    fn failed(&self, kind: Kind, error: &watcher::Error, now: Instant) {
         if is_gone(error) {
             // What was missed meanwhile is listed now: the ordinary way of catching up.
             debug!(kind = kind.as_str(), "listing again");
@@ -343,7 +237,6 @@ impl Inventory {
         let failure = Failure::new(kind, error);
         let mut states = self.states();
         let state = &mut states[kind as usize];
-        let now = Instant::now();
         let since = state.failing.as_ref().map_or(now, |(_, since)| *since);
         let told =
             failure.is_definite() || state.lists == 0 || now.duration_since(since) >= PERSISTENT;
@@ -371,133 +264,118 @@ impl Inventory {
     }
 }
 
-/// A kind of object that the index is made of, as the API serves it.
-trait Followed: DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static {
-    type Scope;
-    const KIND: Kind;
-    fn apply(&self, index: &mut Index);
-    fn delete(index: &mut Index, namespace: &str, name: &str);
-    /// Namespace, name and resource version.
-    fn identity(&mut self) -> Identity;
-}
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
 
-impl Followed for Pod {
-    type Scope = NamespaceResourceScope;
-    const KIND: Kind = Kind::Pod;
-    fn apply(&self, index: &mut Index) {
-        index.apply_pod(self);
-    }
-    fn delete(index: &mut Index, namespace: &str, name: &str) {
-        index.delete_pod(namespace, name);
-    }
-    fn identity(&mut self) -> Identity {
-        Identity {
-            namespace: Some(self.namespace.as_ref().to_owned()),
-            name: Some(self.name.as_ref().to_owned()),
-            resource_version: self.resource_version.take(),
-        }
-    }
-}
+    use super::*;
 
-impl Followed for Node {
-    type Scope = ClusterResourceScope;
-    const KIND: Kind = Kind::Node;
-    fn apply(&self, index: &mut Index) {
-        index.apply_node(self);
+    fn watched(name: &str, image: &str) -> Watched<Pod> {
+        let text = format!(
+            r#"{{"metadata": {{"namespace": "shop", "name": "{name}", "resourceVersion": "7",
+                              "creationTimestamp": "2026-11-22T12:00:00Z"}},
+                "spec": {{"containers": [{{"name": "app", "image": {image}}}]}}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
     }
-    fn delete(index: &mut Index, _namespace: &str, name: &str) {
-        index.delete_node(name);
-    }
-    fn identity(&mut self) -> Identity {
-        Identity {
-            namespace: None,
-            name: Some(self.name.as_ref().to_owned()),
-            resource_version: self.resource_version.take(),
-        }
-    }
-}
 
-impl Followed for Namespace {
-    type Scope = ClusterResourceScope;
-    const KIND: Kind = Kind::Namespace;
-    fn apply(&self, index: &mut Index) {
-        index.apply_namespace(self);
+    const IMAGE: &str = r#""111122223333.dkr.ecr.us-east-1.amazonaws.com/web""#;
+
+    fn synced() -> Inventory {
+        let inventory = Inventory::new();
+        inventory.handle::<Pod>(Event::Init);
+        inventory.handle(Event::InitApply(watched("web", IMAGE)));
+        inventory.handle::<Pod>(Event::InitDone);
+        inventory
     }
-    fn delete(index: &mut Index, _namespace: &str, name: &str) {
-        index.delete_namespace(name);
+
+    fn pods(inventory: &Inventory) -> Health {
+        inventory.health().remove(0)
     }
-    fn identity(&mut self) -> Identity {
-        Identity {
-            namespace: None,
-            name: Some(self.name.as_ref().to_owned()),
-            resource_version: self.resource_version.take(),
-        }
-    }
-}
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Identity {
-    namespace: Option<String>,
-    name: Option<String>,
-    resource_version: Option<String>,
-}
-
-/// All that is read of an object that cannot be decoded.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Undecodable {
-    metadata: Identity,
-}
-
-/// An object as the watcher carries it: what `kube` must know of it, and ours, or why there is none.
-#[derive(Clone, Debug)]
-struct Watched<K> {
-    meta: ObjectMeta,
-    object: Result<K, String>,
-}
-
-impl<'de, K: Followed> Deserialize<'de> for Watched<K> {
-    /// One object that does not decode must not take its page, or its stream, with it: only text
-    /// that is no JSON is an error here.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <&'de RawValue>::deserialize(deserializer)?.get();
-        let (identity, object) = match serde_json::from_str::<K>(text) {
-            Ok(mut object) => (object.identity(), Ok(object)),
-            Err(error) => {
-                let undecodable: Undecodable = serde_json::from_str(text).unwrap_or_default();
-                (undecodable.metadata, Err(bounded(&error.to_string())))
-            }
+    fn error(code: u16) -> watcher::Error {
+        let status = Status {
+            code,
+            message: "because".into(),
+            ..Status::default()
         };
-        let meta = ObjectMeta {
-            namespace: identity.namespace,
-            name: identity.name,
-            resource_version: identity.resource_version,
-            ..ObjectMeta::default()
-        };
-        Ok(Self { meta, object })
+        watcher::Error::InitialListFailed(kube::Error::Api(status.boxed()))
     }
-}
 
-impl<K: Followed> Resource for Watched<K> {
-    type DynamicType = ();
-    type Scope = K::Scope;
-    fn kind((): &()) -> Cow<'_, str> {
-        K::KIND.as_str().into()
+    #[test]
+    fn an_object_that_cannot_be_decoded_is_counted_and_leaves_the_others_alone() {
+        let inventory = synced();
+        inventory.handle(Event::Apply(watched("odd", "3")));
+        inventory.handle(Event::Apply(watched("other", IMAGE)));
+        assert_eq!(pods(&inventory).undecodable, 1);
+        assert_eq!(inventory.index().pod_count(), 2);
+        // One that went needs only its name.
+        inventory.handle(Event::Delete(watched("web", "3")));
+        assert_eq!(inventory.index().pod_count(), 1);
     }
-    fn group((): &()) -> Cow<'_, str> {
-        "".into()
+
+    #[test]
+    fn nobody_is_told_of_half_a_first_list() {
+        let told = |inventory: &Inventory| is_ready(inventory.changed());
+        let inventory = Inventory::new();
+        inventory.handle::<Pod>(Event::Init);
+        inventory.handle(Event::InitApply(watched("web", IMAGE)));
+        assert!(!told(&inventory));
+        assert!(!pods(&inventory).synced);
+        inventory.handle::<Pod>(Event::InitDone);
+        assert!(told(&inventory));
+        assert!(pods(&inventory).synced);
+        assert!(!inventory.synced(), "nodes are not there yet");
     }
-    fn version((): &()) -> Cow<'_, str> {
-        "v1".into()
+
+    /// Whether a future is ready at once.
+    fn is_ready(future: impl Future<Output = ()>) -> bool {
+        use std::task::{Context, Poll, Waker};
+        let mut context = Context::from_waker(Waker::noop());
+        matches!(pin!(future).poll(&mut context), Poll::Ready(()))
     }
-    fn plural((): &()) -> Cow<'_, str> {
-        K::KIND.plural().into()
+
+    #[test]
+    fn an_api_server_that_restarts_is_no_failure_but_one_that_stays_away_is() {
+        let inventory = synced();
+        let start = Instant::now();
+        for seconds in [0, 10, 19] {
+            let now = start + Duration::from_secs(seconds);
+            inventory.failed(Kind::Pod, &error(503), now);
+            assert_eq!(pods(&inventory).failure, None);
+        }
+        let now = start + Duration::from_secs(20);
+        inventory.failed(Kind::Pod, &error(503), now);
+        let failure = pods(&inventory).failure.unwrap();
+        assert_eq!(failure.reason, "ServerError");
+        assert_eq!(failure.to_string(), "cannot list pods: because");
+        inventory.handle(Event::Apply(watched("web", IMAGE)));
+        assert_eq!(pods(&inventory).failure, None);
     }
-    fn meta(&self) -> &ObjectMeta {
-        &self.meta
+
+    #[test]
+    fn what_waiting_does_not_help_against_is_told_at_once() {
+        for (code, reason) in [(401, "Unauthorized"), (403, "Forbidden"), (404, "Refused")] {
+            let inventory = synced();
+            inventory.failed(Kind::Pod, &error(code), Instant::now());
+            assert_eq!(pods(&inventory).failure.unwrap().reason, reason);
+        }
     }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.meta
+
+    #[test]
+    fn a_first_list_that_fails_is_told_at_once() {
+        let inventory = Inventory::new();
+        inventory.failed(Kind::Node, &error(429), Instant::now());
+        assert_eq!(
+            inventory.health()[1].failure.as_ref().unwrap().reason,
+            "Throttled"
+        );
+    }
+
+    #[test]
+    fn having_to_list_again_is_no_failure() {
+        let inventory = Inventory::new();
+        inventory.failed(Kind::Pod, &error(410), Instant::now());
+        assert_eq!(pods(&inventory).failure, None);
     }
 }
