@@ -5,7 +5,7 @@ CARGO ?= cargo
 TESTBED = tests/testbed/build.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint chart fmt crds testbed control-plane deny clean
+.PHONY: help build test soak lint chart fmt crds testbed control-plane deny clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ build: ## build the release binary, target/release/ecr-audit
 test: testbed ## run every test, against a real control plane
 	$(CARGO) test --locked --all-targets --no-fail-fast
 	$(CARGO) test --locked --doc
+
+soak: ## kill a process that writes the ledger a thousand times
+	ECR_AUDIT_SOAK=1000 $(CARGO) test --locked --test ledger -- crashes::
 
 lint: ## check formatting, lints and scripts
 	$(CARGO) fmt --check

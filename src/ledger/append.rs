@@ -106,8 +106,8 @@ impl Ledger {
         let turn = self.write_turn().await;
         let mut transaction = self.begin().await?;
         let mut ids = Ids::default();
-        let mut known = self.inner.interned.lock().await;
-        let appended = append_facts(page, &known, &mut ids, &mut transaction).await?;
+        let known = &self.inner.interned;
+        let appended = append_facts(page, known, &mut ids, &mut transaction).await?;
         remember::add_unread(page, &mut transaction).await?;
         coverage::add(page, &mut transaction).await?;
         transaction.commit().await?;
@@ -166,14 +166,14 @@ async fn append_facts(
     let mut places: HashMap<i64, &Repository> = HashMap::new();
     for event in page.events {
         if let Some(repository) = &event.repository
-            && let Some(id) = ids.repository(known, repository)
+            && let Some(id) = ids.repository(repository)
         {
             places.insert(id, repository);
         }
     }
 
     let mut touched = add_pulls(&sorted.pulls, known, ids, transaction).await?;
-    touched.extend(add_changes(&sorted.changes, known, ids, transaction).await?);
+    touched.extend(add_changes(&sorted.changes, ids, transaction).await?);
     let new_events = touched.len();
     let mut repositories: BTreeSet<Repository> = touched
         .into_iter()
@@ -206,7 +206,7 @@ async fn add_pulls(
     let mut targets: Vec<(i64, Arc<[ImageId]>)> = Vec::with_capacity(pulls.len());
     for event in pulls {
         let repository = event.repository.as_ref();
-        let id = repository.and_then(|repository| ids.repository(known, repository));
+        let id = repository.and_then(|repository| ids.repository(repository));
         let images: &[ImageId] = match &event.action {
             Action::Pull(images) => images,
             _ => &[],
@@ -215,8 +215,7 @@ async fn add_pulls(
     }
     ids.add_callers(known, pulls.iter().copied(), transaction)
         .await?;
-    ids.add_targets(known, targets.iter().cloned(), transaction)
-        .await?;
+    ids.add_targets(known, &targets, transaction).await?;
 
     let mut added: Vec<PullRow> = Vec::with_capacity(pulls.len());
     for (event, target) in pulls.iter().zip(&targets) {
@@ -237,11 +236,9 @@ async fn add_pulls(
             call: call_key(event),
             event: if plain { vec![] } else { event_key(event) },
             caller: ids
-                .caller(known, &event.caller)
+                .caller(&event.caller)
                 .ok_or_else(|| missing_id("caller"))?,
-            target: ids
-                .target(known, target)
-                .ok_or_else(|| missing_id("target"))?,
+            target: ids.target(target).ok_or_else(|| missing_id("target"))?,
             flags,
         });
     }
@@ -279,7 +276,6 @@ async fn add_pulls(
 /// Adds everything else; one repository's id for each that is new.
 async fn add_changes(
     changes: &BTreeMap<Vec<u8>, &Event>,
-    known: &Interned,
     ids: &Ids,
     transaction: &mut Transaction<'static, Any>,
 ) -> Result<Vec<i64>, LedgerError> {
@@ -303,7 +299,7 @@ async fn add_changes(
                 .bind(call_key(event))
                 .bind(
                     repository
-                        .and_then(|repository| ids.repository(known, repository))
+                        .and_then(|repository| ids.repository(repository))
                         .ok_or_else(|| missing_id("repository"))?,
                 )
                 .bind(event.time.as_second())

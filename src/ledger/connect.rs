@@ -3,7 +3,7 @@
 use std::{str::FromStr as _, time::Duration};
 
 use sqlx::{
-    AnyPool, ConnectOptions as _,
+    AnyConnection, AnyPool, ConnectOptions as _, Connection as _,
     any::{AnyConnectOptions, AnyPoolOptions},
 };
 
@@ -31,6 +31,9 @@ const SQLITE_SETTINGS: &str = "
     PRAGMA cache_size = -8192;
     PRAGMA temp_store = MEMORY;
     PRAGMA journal_size_limit = 67108864;";
+
+/// How long a connection may take, or one of the pool may be busy.
+const MOST_WAIT: Duration = Duration::from_secs(10);
 
 impl Backend {
     /// Begins a transaction that writes. SQLite takes its write lock at once: a transaction that
@@ -80,23 +83,30 @@ pub(super) async fn connect(text: &str) -> Result<(AnyPool, Backend), LedgerErro
             reason: "a malformed URL".to_owned(),
         })?
         .disable_statement_logging();
+    // One connection first, outside the pool: a pool tries again and again, and in the end reports
+    // that it took too long.
+    let mut first = tokio::time::timeout(MOST_WAIT, options.connect())
+        .await
+        .map_err(|_| sqlx::Error::PoolTimedOut)??;
+    set_up(backend, &mut first).await?;
+    first.close().await?;
+
     let pool = AnyPoolOptions::new()
         .max_connections(match backend {
             Backend::Sqlite => 4,
             Backend::Postgres => 8,
         })
-        .acquire_timeout(Duration::from_secs(30))
+        .acquire_timeout(MOST_WAIT)
         // A file does not go away; a server's connection does, and is then replaced unseen.
         .test_before_acquire(backend == Backend::Postgres)
-        .after_connect(move |connection, _| {
-            Box::pin(async move {
-                if backend == Backend::Sqlite {
-                    sqlx::raw_sql(SQLITE_SETTINGS).execute(connection).await?;
-                }
-                Ok(())
-            })
-        })
-        .connect_with(options)
-        .await?;
+        .after_connect(move |connection, _| Box::pin(set_up(backend, connection)))
+        .connect_lazy_with(options);
     Ok((pool, backend))
+}
+
+async fn set_up(backend: Backend, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    if backend == Backend::Sqlite {
+        sqlx::raw_sql(SQLITE_SETTINGS).execute(connection).await?;
+    }
+    Ok(())
 }

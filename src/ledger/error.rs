@@ -31,6 +31,9 @@ pub enum LedgerError {
     /// There is no room left.
     #[error("the ledger's disk is full: {0}")]
     DiskFull(#[source] sqlx::Error),
+    /// The disk, or the limit on a file's size, refuses to take or give data.
+    #[error("the ledger's disk fails: {0}")]
+    Io(#[source] sqlx::Error),
     /// The file is no database, or a damaged one.
     #[error("the ledger is damaged, or not a ledger: {0}")]
     Corrupt(#[source] sqlx::Error),
@@ -67,6 +70,7 @@ impl LedgerError {
             Self::NewerVersion { .. } => "NewerVersion",
             Self::ReadOnly(_) => "ReadOnly",
             Self::DiskFull(_) => "DiskFull",
+            Self::Io(_) => "IoError",
             Self::Corrupt(_) => "Corrupt",
             Self::Locked(_) => "Locked",
             Self::CannotOpen(_) => "CannotOpen",
@@ -112,9 +116,8 @@ fn classify_database(error: &dyn DatabaseError) -> fn(sqlx::Error) -> LedgerErro
     match code & 0xff {
         5 | 6 => LedgerError::Locked,
         8 | 3 => LedgerError::ReadOnly,
-        // An I/O error while writing or growing a file: a quota or a size limit.
+        10 => LedgerError::Io,
         13 => LedgerError::DiskFull,
-        10 if matches!(code >> 8, 3 | 6 | 19) => LedgerError::DiskFull,
         11 | 26 => LedgerError::Corrupt,
         14 => LedgerError::CannotOpen,
         _ => LedgerError::Database,
@@ -126,6 +129,7 @@ fn classify_sqlstate(state: &str) -> fn(sqlx::Error) -> LedgerError {
         "40001" | "40P01" | "55P03" => LedgerError::Locked,
         "25006" => LedgerError::ReadOnly,
         "53100" => LedgerError::DiskFull,
+        "58030" => LedgerError::Io,
         "42501" => LedgerError::AccessDenied,
         "XX001" | "XX002" => LedgerError::Corrupt,
         "3D000" => LedgerError::CannotOpen,

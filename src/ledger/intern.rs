@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::Hash,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use sha2::{Digest as _, Sha256};
@@ -25,44 +25,47 @@ const REMEMBERED: usize = 16_384;
 /// Bytes of SHA-256 that find a row.
 const DIGEST_LEN: usize = 16;
 
-/// Ids by content. Emptied when full: what is in use comes back with the next page.
-#[derive(Debug)]
-struct Remembered<K>(HashMap<K, i64>);
-
-impl<K> Default for Remembered<K> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-impl<K: Hash + Eq> Remembered<K> {
-    fn extend(&mut self, added: HashMap<K, i64>) {
-        if self.0.len() + added.len() > REMEMBERED {
-            self.0.clear();
-        }
-        self.0.extend(added.into_iter().take(REMEMBERED));
-    }
-}
-
 type Images = Arc<[ImageId]>;
 
-/// What committed transactions have stored.
+/// What committed transactions have stored. Shared by all appends, and locked for moments only.
 #[derive(Debug, Default)]
-pub(super) struct Interned {
-    repositories: Remembered<Repository>,
-    callers: Remembered<Caller>,
-    targets: Remembered<(i64, Images)>,
-    pullers: HashSet<(i64, i64)>,
-}
+pub(super) struct Interned(Mutex<Ids>);
 
-/// The ids that one transaction uses, and those of them that it found out itself: these are
-/// remembered once it has committed, and forgotten otherwise.
+/// Ids by content: those that one transaction uses. They are remembered once it has committed,
+/// and forgotten otherwise.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     repositories: HashMap<Repository, i64>,
     callers: HashMap<Caller, i64>,
     targets: HashMap<(i64, Images), i64>,
     pullers: HashSet<(i64, i64)>,
+}
+
+impl Interned {
+    fn lock(&self) -> MutexGuard<'_, Ids> {
+        // A panic elsewhere leaves true entries behind, perhaps fewer than there could be.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers what a transaction used, which has committed.
+    pub(super) fn commit(&self, used: Ids) {
+        let mut ids = self.lock();
+        remember(&mut ids.repositories, used.repositories);
+        remember(&mut ids.callers, used.callers);
+        remember(&mut ids.targets, used.targets);
+        if ids.pullers.len() > REMEMBERED * 4 {
+            ids.pullers.clear();
+        }
+        ids.pullers.extend(used.pullers);
+    }
+}
+
+/// Emptied when full: what is in use comes back with the next pages.
+fn remember<K: Hash + Eq>(ids: &mut HashMap<K, i64>, used: HashMap<K, i64>) {
+    if ids.len() > REMEMBERED {
+        ids.clear();
+    }
+    ids.extend(used);
 }
 
 /// A table whose rows are found by digest.
@@ -89,13 +92,17 @@ enum Value {
     Integer(i64),
 }
 
+fn unstorable(error: &serde_json::Error) -> LedgerError {
+    LedgerError::Unreadable {
+        what: "name",
+        reason: error.to_string(),
+    }
+}
+
 type Digest = [u8; DIGEST_LEN];
 
 fn digest(content: &impl serde::Serialize) -> Result<Digest, LedgerError> {
-    let content = serde_json::to_vec(content).map_err(|error| LedgerError::Unreadable {
-        what: "name",
-        reason: error.to_string(),
-    })?;
+    let content = serde_json::to_vec(content).map_err(|error| unstorable(&error))?;
     let mut digest = Digest::default();
     digest.copy_from_slice(&Sha256::digest(&content)[..DIGEST_LEN]);
     Ok(digest)
@@ -110,18 +117,6 @@ pub(super) fn repository_digest(repository: &Repository) -> Result<Vec<u8>, Ledg
     Ok(digest(repository)?.to_vec())
 }
 
-impl Interned {
-    pub(super) fn commit(&mut self, ids: Ids) {
-        self.repositories.extend(ids.repositories);
-        self.callers.extend(ids.callers);
-        self.targets.extend(ids.targets);
-        if self.pullers.len() + ids.pullers.len() > REMEMBERED * 4 {
-            self.pullers.clear();
-        }
-        self.pullers.extend(ids.pullers);
-    }
-}
-
 impl Ids {
     /// Stores the repositories that are not stored yet.
     pub(super) async fn add_repositories(
@@ -131,18 +126,25 @@ impl Ids {
         transaction: &mut Transaction<'static, Any>,
     ) -> Result<(), LedgerError> {
         let mut missing: BTreeMap<Digest, (&Repository, Vec<Value>)> = BTreeMap::new();
-        for repository in events.filter_map(|event| event.repository.as_ref()) {
-            if known.repositories.0.contains_key(repository) {
-                continue;
+        {
+            let known = known.lock();
+            for repository in events.filter_map(|event| event.repository.as_ref()) {
+                if self.repositories.contains_key(repository) {
+                    continue;
+                }
+                if let Some(id) = known.repositories.get(repository) {
+                    self.repositories.insert(repository.clone(), *id);
+                    continue;
+                }
+                missing.entry(digest(repository)?).or_insert_with(|| {
+                    let row = vec![
+                        Value::Text(storable(&repository.account)),
+                        Value::Text(storable(&repository.region)),
+                        Value::Text(storable(&repository.name)),
+                    ];
+                    (repository, row)
+                });
             }
-            missing.entry(digest(repository)?).or_insert_with(|| {
-                let row = vec![
-                    Value::Text(storable(&repository.account)),
-                    Value::Text(storable(&repository.region)),
-                    Value::Text(storable(&repository.name)),
-                ];
-                (repository, row)
-            });
         }
         for (repository, id) in intern(&REPOSITORIES, missing, transaction).await? {
             self.repositories.insert(repository.clone(), id);
@@ -159,20 +161,27 @@ impl Ids {
     ) -> Result<(), LedgerError> {
         let mut seen = HashSet::new();
         let mut missing: BTreeMap<Digest, (&Caller, Vec<Value>)> = BTreeMap::new();
-        for caller in pulls.map(|event| &event.caller) {
-            if known.callers.0.contains_key(caller) || !seen.insert(caller) {
-                continue;
+        {
+            let known = known.lock();
+            for caller in pulls.map(|event| &event.caller) {
+                if !seen.insert(caller) {
+                    continue;
+                }
+                if let Some(id) = known.callers.get(caller) {
+                    self.callers.insert(caller.clone(), *id);
+                    continue;
+                }
+                let principal = &caller.principal;
+                let row = vec![
+                    Value::Text(storable(&principal.key)),
+                    text(principal.kind.as_ref()),
+                    text(principal.account.as_ref()),
+                    text(principal.service.as_ref()),
+                    text(caller.session.as_ref()),
+                    text(caller.arn.as_ref()),
+                ];
+                missing.insert(digest(caller)?, (caller, row));
             }
-            let principal = &caller.principal;
-            let row = vec![
-                Value::Text(storable(&principal.key)),
-                text(principal.kind.as_ref()),
-                text(principal.account.as_ref()),
-                text(principal.service.as_ref()),
-                text(caller.session.as_ref()),
-                text(caller.arn.as_ref()),
-            ];
-            missing.insert(digest(caller)?, (caller, row));
         }
         for (caller, id) in intern(&CALLERS, missing, transaction).await? {
             self.callers.insert(caller.clone(), id);
@@ -184,30 +193,35 @@ impl Ids {
     pub(super) async fn add_targets(
         &mut self,
         known: &Interned,
-        targets: impl Iterator<Item = (i64, Images)>,
+        targets: &[(i64, Images)],
         transaction: &mut Transaction<'static, Any>,
     ) -> Result<(), LedgerError> {
         let mut seen = HashSet::new();
-        let mut missing: BTreeMap<Digest, ((i64, Images), Vec<Value>)> = BTreeMap::new();
-        for target in targets {
-            if known.targets.0.contains_key(&target) || !seen.insert(target.clone()) {
-                continue;
+        let mut missing: BTreeMap<Digest, (&(i64, Images), Vec<Value>)> = BTreeMap::new();
+        {
+            let known = known.lock();
+            for target in targets {
+                if !seen.insert(target) {
+                    continue;
+                }
+                if let Some(id) = known.targets.get(target) {
+                    self.targets.insert(target.clone(), *id);
+                    continue;
+                }
+                let (repository, images) = target;
+                let by_tag = images.iter().any(|image| image.digest.is_none());
+                let json = serde_json::to_string(images).map_err(|error| unstorable(&error))?;
+                let row = vec![
+                    Value::Integer(*repository),
+                    Value::Integer(by_tag.into()),
+                    Value::Text(json),
+                ];
+                missing.insert(digest(target)?, (target, row));
             }
-            let (repository, images) = &target;
-            let by_tag = images.iter().any(|image| image.digest.is_none());
-            let json = serde_json::to_string(images).map_err(|error| LedgerError::Unreadable {
-                what: "target",
-                reason: error.to_string(),
-            })?;
-            let row = vec![
-                Value::Integer(*repository),
-                Value::Integer(by_tag.into()),
-                Value::Text(json),
-            ];
-            missing.insert(digest(&target)?, (target, row));
         }
-        self.targets
-            .extend(intern(&TARGETS, missing, transaction).await?);
+        for (target, id) in intern(&TARGETS, missing, transaction).await? {
+            self.targets.insert(target.clone(), id);
+        }
         Ok(())
     }
 
@@ -218,9 +232,12 @@ impl Ids {
         pairs: impl Iterator<Item = (i64, i64)>,
         transaction: &mut Transaction<'static, Any>,
     ) -> Result<(), LedgerError> {
-        let mut added: Vec<(i64, i64)> = pairs
-            .filter(|pair| !known.pullers.contains(pair) && self.pullers.insert(*pair))
-            .collect();
+        let mut added: Vec<(i64, i64)> = {
+            let known = known.lock();
+            pairs
+                .filter(|pair| !known.pullers.contains(pair) && self.pullers.insert(*pair))
+                .collect()
+        };
         // Two writers that take the same rows in one order do not wait for each other in a circle.
         added.sort_unstable();
         for slice in slices(&added) {
@@ -237,19 +254,16 @@ impl Ids {
         Ok(())
     }
 
-    pub(super) fn repository(&self, known: &Interned, repository: &Repository) -> Option<i64> {
-        let id = self.repositories.get(repository);
-        id.or_else(|| known.repositories.0.get(repository)).copied()
+    pub(super) fn repository(&self, repository: &Repository) -> Option<i64> {
+        self.repositories.get(repository).copied()
     }
 
-    pub(super) fn caller(&self, known: &Interned, caller: &Caller) -> Option<i64> {
-        let id = self.callers.get(caller);
-        id.or_else(|| known.callers.0.get(caller)).copied()
+    pub(super) fn caller(&self, caller: &Caller) -> Option<i64> {
+        self.callers.get(caller).copied()
     }
 
-    pub(super) fn target(&self, known: &Interned, target: &(i64, Images)) -> Option<i64> {
-        let id = self.targets.get(target);
-        id.or_else(|| known.targets.0.get(target)).copied()
+    pub(super) fn target(&self, target: &(i64, Images)) -> Option<i64> {
+        self.targets.get(target).copied()
     }
 }
 

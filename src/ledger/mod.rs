@@ -20,8 +20,6 @@ mod remember;
 mod schema;
 mod statement;
 mod store;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 
@@ -51,7 +49,7 @@ struct Inner {
     /// SQLite has one writer; waiting here is fair, waiting at its lock is not.
     writer: Mutex<()>,
     /// Ids of what committed transactions have stored.
-    interned: Mutex<Interned>,
+    interned: Interned,
 }
 
 impl Ledger {
@@ -67,7 +65,7 @@ impl Ledger {
                 pool,
                 backend,
                 writer: Mutex::new(()),
-                interned: Mutex::default(),
+                interned: Interned::default(),
             }),
         })
     }

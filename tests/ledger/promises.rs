@@ -1,148 +1,33 @@
-//! The ledger on real SQLite files.
+//! What the ledger promises to those who append and read.
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
-use tempfile::TempDir;
+use ecr_audit::event::EventName;
+use ecr_audit::event::Repository;
+use ecr_audit::ledger::{CallerId, Ledger, Page, Undecodable};
 
-use super::*;
-use crate::event::{Event, EventName, Interval, Repository, decode};
+use crate::database::{Database, on_both};
+use crate::record::{Record, at, id, page, repository, span};
 
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(1_700_000_000 + second).unwrap()
+on_both! {
+    a_pull_comes_back_as_its_record_said,
+    a_page_that_is_read_again_adds_nothing,
+    only_repositories_with_something_new_are_named,
+    of_two_copies_of_a_call_the_one_with_the_callers_arn_counts,
+    a_correction_replaces_a_pull_whichever_arrives_first,
+    a_correction_under_its_own_id_replaces_the_record_whichever_arrives_first,
+    of_several_corrections_the_same_one_counts_in_any_order,
+    pulls_by_callers_that_were_not_asked_for_stay_in_the_database,
+    pulls_by_tag_are_counted_without_being_read,
+    coverage_grows_together_with_the_facts,
+    pruned_pulls_leave_callers_changes_and_a_shorter_coverage,
+    unreadable_records_are_counted_once_and_kept_within_bounds,
+    nodes_are_remembered_by_cluster,
+    state_is_set_and_read,
+    a_reopened_ledger_knows_what_was_appended,
 }
 
-fn span(from: i64, to: i64) -> Interval {
-    Interval {
-        start: at(from),
-        end: at(to),
-    }
-}
-
-fn id(number: u32) -> String {
-    format!("00000000-0000-4000-8000-{number:012}")
-}
-
-fn repository(name: &str) -> Repository {
-    Repository {
-        account: "111122223333".into(),
-        region: "us-east-1".into(),
-        name: name.into(),
-    }
-}
-
-/// A record of ECR in CloudTrail's own form.
-struct Record {
-    json: serde_json::Value,
-}
-
-impl Record {
-    fn new(number: u32, name: &str, second: i64) -> Self {
-        Self {
-            json: serde_json::json!({
-                "eventVersion": "1.11",
-                "userIdentity": {
-                    "type": "AssumedRole",
-                    "principalId": "AROAEXAMPLE:i-0abc",
-                    "arn": "arn:aws:sts::111122223333:assumed-role/node/i-0abc",
-                    "accountId": "111122223333",
-                    "sessionContext": {"sessionIssuer": {
-                        "type": "Role",
-                        "arn": "arn:aws:iam::111122223333:role/node",
-                    }},
-                },
-                "eventTime": at(second).to_string(),
-                "eventSource": "ecr.amazonaws.com",
-                "eventName": name,
-                "awsRegion": "us-east-1",
-                "requestParameters": {"registryId": "111122223333", "repositoryName": "shop/web"},
-                "responseElements": null,
-                "eventID": id(number),
-                "eventType": "AwsApiCall",
-                "recipientAccountId": "111122223333",
-            }),
-        }
-    }
-
-    fn pull(number: u32, second: i64) -> Self {
-        let mut record = Self::new(number, "BatchGetImage", second);
-        record.json["requestParameters"]["imageIds"] = serde_json::json!([{"imageTag": "v1"}]);
-        record
-    }
-
-    fn delete(number: u32, second: i64) -> Self {
-        let mut record = Self::new(number, "BatchDeleteImage", second);
-        record.json["requestParameters"]["imageIds"] = serde_json::json!([{"imageTag": "v1"}]);
-        record
-    }
-
-    fn of(mut self, repository: &str) -> Self {
-        self.json["requestParameters"]["repositoryName"] = repository.into();
-        self
-    }
-
-    fn digest(mut self) -> Self {
-        let digest = format!("sha256:{}", "ab".repeat(32));
-        self.json["requestParameters"]["imageIds"] = serde_json::json!([{"imageDigest": digest}]);
-        self
-    }
-
-    fn shared(mut self, number: u32) -> Self {
-        self.json["sharedEventID"] = id(number).into();
-        self
-    }
-
-    /// The copy that the image's owner gets of another account's call.
-    fn owners_copy(mut self) -> Self {
-        self.json["userIdentity"] = serde_json::json!({
-            "type": "AWSAccount", "accountId": "444455556666", "principalId": "AROAEXAMPLE:i-0abc",
-        });
-        self
-    }
-
-    fn session(mut self, session: &str) -> Self {
-        let arn = format!("arn:aws:sts::111122223333:assumed-role/node/{session}");
-        self.json["userIdentity"]["arn"] = arn.into();
-        self
-    }
-
-    fn denied(mut self) -> Self {
-        self.json["errorCode"] = "AccessDenied".into();
-        self
-    }
-
-    fn corrects(mut self, number: u32) -> Self {
-        self.json["addendum"] =
-            serde_json::json!({"reason": "UPDATED_DATA", "originalEventID": id(number)});
-        self
-    }
-
-    fn event(self) -> Event {
-        decode(self.json.to_string().as_bytes()).unwrap()
-    }
-}
-
-fn page(events: &[Event]) -> Page<'_> {
-    Page {
-        source: "lookupEvents",
-        account: "111122223333",
-        region: "us-east-1",
-        names: &[EventName::BatchGetImage],
-        events,
-        undecodable: &[],
-        covered: None,
-        settled: None,
-    }
-}
-
-async fn ledger() -> (TempDir, Ledger) {
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("ledger.db");
-    let ledger = Ledger::open(path.to_str().unwrap()).await.unwrap();
-    (folder, ledger)
-}
-
-async fn all_pulls(ledger: &Ledger, repository: &Repository) -> Vec<crate::event::Pull> {
+async fn all_pulls(ledger: &Ledger, repository: &Repository) -> Vec<ecr_audit::event::Pull> {
     let callers = ledger.callers().await.unwrap();
     let mut pulls = ledger
         .pulls(
@@ -156,9 +41,8 @@ async fn all_pulls(ledger: &Ledger, repository: &Repository) -> Vec<crate::event
     pulls
 }
 
-#[tokio::test]
-async fn a_pull_comes_back_as_its_record_said() {
-    let (_folder, ledger) = ledger().await;
+async fn a_pull_comes_back_as_its_record_said(database: Database) {
+    let ledger = database.open().await;
     let event = Record::pull(1, 5).event();
     let appended = ledger
         .append(&page(std::slice::from_ref(&event)))
@@ -177,15 +61,14 @@ async fn a_pull_comes_back_as_its_record_said() {
     assert_eq!(pull.time, event.time);
     assert_eq!(*pull.caller, event.caller);
     assert!(!pull.denied);
-    let crate::event::Action::Pull(images) = &event.action else {
+    let ecr_audit::event::Action::Pull(images) = &event.action else {
         panic!()
     };
     assert_eq!(*pull.images, **images);
 }
 
-#[tokio::test]
-async fn a_page_that_is_read_again_adds_nothing() {
-    let (_folder, ledger) = ledger().await;
+async fn a_page_that_is_read_again_adds_nothing(database: Database) {
+    let ledger = database.open().await;
     let events = [Record::pull(1, 5).event(), Record::delete(2, 6).event()];
     ledger.append(&page(&events)).await.unwrap();
     let again = ledger.append(&page(&events)).await.unwrap();
@@ -198,9 +81,8 @@ async fn a_page_that_is_read_again_adds_nothing() {
     assert_eq!(*changes[0], events[1]);
 }
 
-#[tokio::test]
-async fn only_repositories_with_something_new_are_named() {
-    let (_folder, ledger) = ledger().await;
+async fn only_repositories_with_something_new_are_named(database: Database) {
+    let ledger = database.open().await;
     let old = Record::pull(1, 5).of("old").event();
     ledger
         .append(&page(std::slice::from_ref(&old)))
@@ -211,12 +93,12 @@ async fn only_repositories_with_something_new_are_named() {
     assert_eq!(appended.repositories, BTreeSet::from([repository("new")]));
 }
 
-#[tokio::test]
-async fn of_two_copies_of_a_call_the_one_with_the_callers_arn_counts() {
+async fn of_two_copies_of_a_call_the_one_with_the_callers_arn_counts(database: Database) {
     let own = || Record::pull(1, 5).shared(9).event();
     let owners = || Record::pull(2, 5).shared(9).owners_copy().event();
     for events in [[own(), owners()], [owners(), own()]] {
-        let (_folder, ledger) = ledger().await;
+        let database = database.another().await;
+        let ledger = database.open().await;
         for event in &events {
             ledger
                 .append(&page(std::slice::from_ref(event)))
@@ -231,12 +113,12 @@ async fn of_two_copies_of_a_call_the_one_with_the_callers_arn_counts() {
     }
 }
 
-#[tokio::test]
-async fn a_correction_replaces_a_pull_whichever_arrives_first() {
+async fn a_correction_replaces_a_pull_whichever_arrives_first(database: Database) {
     let original = || Record::pull(1, 5).event();
     let correction = || Record::pull(2, 5).session("i-0def").corrects(1).event();
     for events in [[original(), correction()], [correction(), original()]] {
-        let (_folder, ledger) = ledger().await;
+        let database = database.another().await;
+        let ledger = database.open().await;
         for event in &events {
             ledger
                 .append(&page(std::slice::from_ref(event)))
@@ -250,12 +132,14 @@ async fn a_correction_replaces_a_pull_whichever_arrives_first() {
     }
 }
 
-#[tokio::test]
-async fn a_correction_under_its_own_id_replaces_the_record_whichever_arrives_first() {
+async fn a_correction_under_its_own_id_replaces_the_record_whichever_arrives_first(
+    database: Database,
+) {
     let original = || Record::delete(1, 5).event();
     let correction = || Record::delete(1, 5).session("i-0def").corrects(1).event();
     for events in [[original(), correction()], [correction(), original()]] {
-        let (_folder, ledger) = ledger().await;
+        let database = database.another().await;
+        let ledger = database.open().await;
         for event in &events {
             let appended = ledger
                 .append(&page(std::slice::from_ref(event)))
@@ -271,8 +155,7 @@ async fn a_correction_under_its_own_id_replaces_the_record_whichever_arrives_fir
     }
 }
 
-#[tokio::test]
-async fn of_several_corrections_the_same_one_counts_in_any_order() {
+async fn of_several_corrections_the_same_one_counts_in_any_order(database: Database) {
     let records = || {
         vec![
             Record::pull(1, 5).event(),
@@ -281,7 +164,8 @@ async fn of_several_corrections_the_same_one_counts_in_any_order() {
         ]
     };
     for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [2, 0, 1]] {
-        let (_folder, ledger) = ledger().await;
+        let database = database.another().await;
+        let ledger = database.open().await;
         for index in order {
             ledger
                 .append(&page(&records()[index..=index]))
@@ -294,9 +178,8 @@ async fn of_several_corrections_the_same_one_counts_in_any_order() {
     }
 }
 
-#[tokio::test]
-async fn pulls_by_callers_that_were_not_asked_for_stay_in_the_database() {
-    let (_folder, ledger) = ledger().await;
+async fn pulls_by_callers_that_were_not_asked_for_stay_in_the_database(database: Database) {
+    let ledger = database.open().await;
     let events = [
         Record::pull(1, 5).event(),
         Record::pull(2, 6).session("i-0def").event(),
@@ -326,9 +209,8 @@ async fn pulls_by_callers_that_were_not_asked_for_stay_in_the_database() {
     assert_eq!(pulls.len(), 1);
 }
 
-#[tokio::test]
-async fn pulls_by_tag_are_counted_without_being_read() {
-    let (_folder, ledger) = ledger().await;
+async fn pulls_by_tag_are_counted_without_being_read(database: Database) {
+    let ledger = database.open().await;
     let events = [
         Record::pull(1, 5).event(),
         Record::pull(2, 6).event(),
@@ -356,9 +238,8 @@ async fn pulls_by_tag_are_counted_without_being_read() {
     assert_eq!(count(6, 100).await, 1);
 }
 
-#[tokio::test]
-async fn coverage_grows_together_with_the_facts() {
-    let (_folder, ledger) = ledger().await;
+async fn coverage_grows_together_with_the_facts(database: Database) {
+    let ledger = database.open().await;
     let covered = |ledger: Ledger| async move {
         let all = ledger.all_coverage().await.unwrap();
         all[0].read.as_slice().to_vec()
@@ -392,9 +273,8 @@ async fn coverage_grows_together_with_the_facts() {
     assert_eq!(all[0].settled.as_slice(), settled);
 }
 
-#[tokio::test]
-async fn pruned_pulls_leave_callers_changes_and_a_shorter_coverage() {
-    let (_folder, ledger) = ledger().await;
+async fn pruned_pulls_leave_callers_changes_and_a_shorter_coverage(database: Database) {
+    let ledger = database.open().await;
     let events = [
         Record::pull(1, 5).event(),
         Record::pull(2, 15).session("i-0def").event(),
@@ -419,7 +299,7 @@ async fn pruned_pulls_leave_callers_changes_and_a_shorter_coverage() {
         (EventName::BatchGetImage, span(10, 20)),
         (EventName::BatchDeleteImage, span(0, 20)),
     ] {
-        let place = crate::source::Place {
+        let place = ecr_audit::source::Place {
             account: "111122223333".into(),
             region: "us-east-1".into(),
         };
@@ -428,9 +308,8 @@ async fn pruned_pulls_leave_callers_changes_and_a_shorter_coverage() {
     }
 }
 
-#[tokio::test]
-async fn unreadable_records_are_counted_once_and_kept_within_bounds() {
-    let (_folder, ledger) = ledger().await;
+async fn unreadable_records_are_counted_once_and_kept_within_bounds(database: Database) {
+    let ledger = database.open().await;
     let long = "x".repeat(100_000);
     let undecodable = [
         Undecodable {
@@ -463,9 +342,8 @@ async fn unreadable_records_are_counted_once_and_kept_within_bounds() {
     assert!(ledger.unread_counts(at(3)).await.unwrap()[0].undecodable == 0);
 }
 
-#[tokio::test]
-async fn nodes_are_remembered_by_cluster() {
-    let (_folder, ledger) = ledger().await;
+async fn nodes_are_remembered_by_cluster(database: Database) {
+    let ledger = database.open().await;
     ledger
         .remember_nodes("one", &["i-1".into(), "i-2".into()], at(0))
         .await
@@ -478,25 +356,22 @@ async fn nodes_are_remembered_by_cluster() {
     assert!(ledger.nodes("two").await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn state_is_set_and_read() {
-    let (_folder, ledger) = ledger().await;
+async fn state_is_set_and_read(database: Database) {
+    let ledger = database.open().await;
     assert_eq!(ledger.state("key").await.unwrap(), None);
     ledger.set_state("key", "one").await.unwrap();
     ledger.set_state("key", "two").await.unwrap();
     assert_eq!(ledger.state("key").await.unwrap().as_deref(), Some("two"));
 }
 
-#[tokio::test]
-async fn a_reopened_ledger_knows_what_was_appended() {
-    let (folder, ledger) = ledger().await;
+async fn a_reopened_ledger_knows_what_was_appended(database: Database) {
+    let ledger = database.open().await;
     ledger
         .append(&page(&[Record::pull(1, 5).event()]))
         .await
         .unwrap();
     ledger.close().await;
-    let url = format!("sqlite://{}", folder.path().join("ledger.db").display());
-    let ledger = Ledger::open(&url).await.unwrap();
+    let ledger = database.open().await;
     assert_eq!(all_pulls(&ledger, &repository("shop/web")).await.len(), 1);
     let again = ledger.append(&page(&[Record::pull(1, 5).event()])).await;
     assert_eq!(again.unwrap().new_events, 0);
