@@ -31,6 +31,7 @@ pub mod objects;
 pub mod poll;
 pub mod postgres;
 pub mod programs;
+pub mod records;
 pub mod replay;
 pub mod servers;
 

@@ -20,7 +20,8 @@ use tokio::net::TcpStream;
 /// A running replay server. It ends when this is dropped, and also when the test's
 /// process is killed: its standard input ends then.
 pub struct Replay {
-    child: Child,
+    /// None: somebody else started it.
+    child: Option<Child>,
     url: String,
 }
 
@@ -50,12 +51,19 @@ impl Replay {
                 child.wait(),
             );
             let url = url.trim_end().to_owned();
+            let child = Some(child);
             Self { child, url }
         };
         // It may have to be built first.
         tokio::task::spawn_blocking(start)
             .await
             .expect("a replay server")
+    }
+
+    /// One that runs already, for as long as whoever started it holds it.
+    pub fn at(url: impl Into<String>) -> Self {
+        let url = url.into();
+        Self { child: None, url }
     }
 
     /// `http://127.0.0.1:PORT`: what `AWS_ENDPOINT_URL` takes.
@@ -70,10 +78,11 @@ impl Replay {
 
     /// Asks it to end, as service managers do, and waits until it has.
     pub async fn terminate(mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("a server of our own");
         let mut kill = Command::new("kill");
-        kill.arg(self.child.id().to_string());
+        kill.arg(child.id().to_string());
         super::programs::stdout(kill).await;
-        let ended = tokio::task::spawn_blocking(move || self.child.wait());
+        let ended = tokio::task::spawn_blocking(move || child.wait());
         ended.await.expect("a wait").expect("an exit status")
     }
 
@@ -188,8 +197,10 @@ impl Replay {
 
 impl Drop for Replay {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
