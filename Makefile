@@ -5,7 +5,7 @@ CARGO ?= cargo
 TESTBED = tests/testbed/build.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help build test soak lint chart fmt crds testbed control-plane deny clean
+.PHONY: help build demo test soak lint chart fmt crds testbed control-plane deny clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ crds: ## write the definitions of the custom resources from the code
 testbed: ## build what the tests run against, into the user's cache folder
 	$(TESTBED) python
 	$(TESTBED) binaries
+
+demo: testbed ## show the main job for real: API server, CloudTrail with a story, operator
+	$(CARGO) build --locked --bin ecr-audit --example replay --example demo
+	$(CARGO) run --locked --quiet --example demo
 
 control-plane: ## run a control plane until Ctrl-C; prints its KUBECONFIG
 	$(CARGO) run --locked --quiet --example testbed
