@@ -95,6 +95,47 @@ fn every_pod_runs_what_was_pushed_on_a_node_that_pulled_it() {
     }
 }
 
+#[test]
+fn its_judgement_is_what_the_story_says() {
+    let check = |events: &str| -> Vec<String> {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_ecr-audit"))
+            .args(["check", "--policy", "policy.yaml", "--pods", "pods.json"])
+            .args(["--nodes", "nodes.json", "--now", NOW, "--output", "json"])
+            .args(["--events", events])
+            .current_dir(folder())
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let findings = report["findings"].as_array().unwrap().iter();
+        let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+        findings
+            .map(|finding| {
+                let cause = finding.pointer("/cause/rule/description");
+                let principal = finding.pointer("/principal/key");
+                [
+                    text(&finding["workload"]["name"]),
+                    text(&finding["type"]),
+                    text(&finding["impact"]),
+                    cause.or(principal).map(text).unwrap_or_default(),
+                ]
+                .join(", ")
+            })
+            .collect()
+    };
+    let cart = "cart, ImageExpired, WouldChange, remove untagged images after a day";
+    assert_eq!(check("events/1-history.json"), [cart]);
+    assert_eq!(
+        check("events"),
+        [
+            cart,
+            "web, ImageExpired, Unpullable, keep the last 2 images",
+            "web, UnexpectedPull, -, arn:aws:iam::111122223333:role/data/notebook-execution",
+        ]
+    );
+}
+
 #[tokio::test]
 async fn replayed_it_is_the_recent_past() {
     let events = folder().join("events");
