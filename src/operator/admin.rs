@@ -20,6 +20,8 @@ use crate::report::metrics::Metrics;
 /// What has to be there before the operator can do its work. Back-fill is none of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Gate {
+    /// The ledger is open.
+    Ledger,
     /// The Kubernetes API answers, with the custom resources.
     Policies,
     /// Pods, nodes and namespaces are known.
@@ -27,10 +29,11 @@ pub enum Gate {
 }
 
 impl Gate {
-    const ALL: [Self; 2] = [Self::Policies, Self::Inventory];
+    const ALL: [Self; 3] = [Self::Ledger, Self::Policies, Self::Inventory];
 
     const fn name(self) -> &'static str {
         match self {
+            Self::Ledger => "ledger",
             Self::Policies => "policies",
             Self::Inventory => "inventory",
         }

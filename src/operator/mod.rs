@@ -1,10 +1,46 @@
 //! The operator: wires sources, ledger, inventory, judgement and report together, and nothing
 //! else.
+//!
+//! [`run`] starts the tasks: the admin server, the campaign for the [`lease`], the watches, and the
+//! one loop that judges and publishes. They end together.
 
 pub mod admin;
+mod assess;
+mod controller;
 pub mod lease;
+mod policies;
+mod policy;
+mod publish;
+mod visit;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use kube::{Client, Config};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    inventory::Inventory,
+    ledger::{Ledger, LedgerError},
+    report::metrics::Metrics,
+    source::Pollers,
+};
+use admin::{Gate, Readiness};
+use controller::Controller;
+use lease::Campaign;
+use publish::Publisher;
+
+/// How long what runs may take to end. Kubernetes waits for 30 seconds.
+const END: Duration = Duration::from_secs(8);
+/// How often a ledger that cannot be reached is tried again.
+const LEDGER_RETRY: Duration = Duration::from_secs(2);
+/// Changes of policies that wait for the loop.
+const CHANGES: usize = 64;
 
 /// What `ecr-audit run` was told.
 #[derive(Clone, Debug)]
@@ -15,7 +51,7 @@ pub struct Options {
     pub listen: SocketAddr,
 }
 
-/// Why the operator could not start, or had to stop.
+/// Why the operator could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The admin server's address cannot be used.
@@ -26,6 +62,21 @@ pub enum RunError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The process cannot be told to end.
+    #[error("cannot wait for signals: {0}")]
+    Signals(std::io::Error),
+    /// There is no cluster, neither around this process nor in `KUBECONFIG`.
+    #[error("no cluster: {0}")]
+    NoCluster(#[from] kube::config::InferConfigError),
+    /// The cluster's address or credentials cannot be used.
+    #[error("the cluster cannot be used: {0}")]
+    Cluster(#[source] kube::Error),
+    /// The ledger cannot be opened.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A defect of this program.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
 }
 
 /// Runs until the process is told to end.
@@ -33,12 +84,119 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`] when it cannot start.
 pub async fn run(options: Options) -> Result<(), RunError> {
-    let listener = tokio::net::TcpListener::bind(options.listen)
+    let stop = stop_on_signal()?;
+    let listener = TcpListener::bind(options.listen)
         .await
         .map_err(|source| RunError::Listen {
             address: options.listen,
             source,
         })?;
-    drop(listener);
+    let metrics = Metrics::new()?;
+    let readiness = Readiness::default();
+    let admin = tokio::spawn(admin::serve(
+        listener,
+        readiness.clone(),
+        metrics.clone(),
+        stop.clone(),
+    ));
+    let config = Config::infer().await?;
+    let namespace = std::env::var("POD_NAMESPACE")
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| config.default_namespace.clone());
+    let client = Client::try_from(config).map_err(RunError::Cluster)?;
+    let Some(ledger) = open(&options.ledger, &readiness, &stop).await? else {
+        return Ok(());
+    };
+    tracing::info!(listen = %options.listen, ledger = ?ledger.backend(), namespace, "started");
+
+    let identity = identity();
+    let (campaign, leadership) = Campaign::new(client.clone(), &namespace, identity.clone());
+    let campaign = tokio::spawn(campaign.run(stop.clone()));
+    let inventory = Arc::new(Inventory::new());
+    let watched = inventory.clone();
+    let inventory_client = client.clone();
+    let watch = tokio::spawn(async move { watched.run(inventory_client).await });
+    let (changes, changes_of) = mpsc::channel(CHANGES);
+    let policies = tokio::spawn(policies::watch(client.clone(), readiness.clone(), changes));
+    let publisher = Publisher::new(client.clone(), leadership.clone(), identity);
+    let pollers = Pollers::new(Arc::new(ledger.clone()));
+    let controller = Controller::new(
+        client,
+        ledger.clone(),
+        pollers,
+        inventory,
+        publisher,
+        leadership,
+        metrics,
+        readiness,
+    );
+    controller.run(changes_of, stop.clone()).await;
+
+    // Only a signal ends the loop.
+    watch.abort();
+    policies.abort();
+    let ended = timeout(END, async {
+        // A task that failed has nothing left to end.
+        let _ = campaign.await;
+        let _ = admin.await;
+        ledger.close().await;
+    });
+    if ended.await.is_err() {
+        tracing::warn!("not everything ended in time");
+    }
+    tracing::info!("ended");
     Ok(())
+}
+
+/// Opens the ledger; waits for one that cannot be reached. None when told to stop meanwhile.
+async fn open(
+    url: &str,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) -> Result<Option<Ledger>, LedgerError> {
+    loop {
+        match Ledger::open(url).await {
+            Ok(ledger) => {
+                readiness.open(Gate::Ledger);
+                return Ok(Some(ledger));
+            }
+            Err(error @ (LedgerError::Unavailable(_) | LedgerError::Locked(_))) => {
+                readiness.wait(Gate::Ledger, &error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = sleep(LEDGER_RETRY) => {}
+        }
+    }
+}
+
+/// `POD_NAME`, or what tells this process from others outside of a cluster.
+fn identity() -> String {
+    std::env::var("POD_NAME")
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| {
+            let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "local".to_owned());
+            format!("{host}-{}", std::process::id())
+        })
+}
+
+/// A token that the first signal cancels.
+fn stop_on_signal() -> Result<CancellationToken, RunError> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let told = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("told to end");
+        told.cancel();
+    });
+    Ok(stop)
 }

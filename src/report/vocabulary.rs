@@ -104,6 +104,7 @@ reasons! {
     NotVisited: "The operator has not judged the policy yet.",
     InventoryNotSynced: "The pods that run are not known yet.",
     Forbidden: "The Kubernetes API refuses the operator a verb on a resource.",
+    WriteFailed: "The Kubernetes API did not take what the operator wrote.",
     LedgerFailing: "The ledger cannot be read or written.",
     SourceNotRead: "A source has not been read yet.",
     NotConfigured: "The policy does not say who is expected.",

@@ -1,0 +1,671 @@
+//! The loop: whatever moved (a policy, what runs, what was read, the time), the repositories that
+//! it concerns are judged anew, and what came out is published where it differs.
+//!
+//! One task owns everything, so nothing has to be locked but the inventory's index, which other
+//! tasks fill. A pass goes through every policy: dereference → validate → assess → publish.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DynamicObject, ObjectMeta},
+};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    admin::{Gate, Readiness},
+    assess::{Cache, Teacher, judge, load},
+    lease::Leadership,
+    policies::Change,
+    policy::{Compiled, dereference, validate},
+    publish::{Key, Published, Publisher, WriteError},
+    visit::{self, Outcome, Visit},
+};
+use crate::{
+    api::EcrAuditPolicy,
+    event::Repository,
+    inventory::Inventory,
+    ledger::{Ledger, LedgerError},
+    report::{
+        judgement::Fault,
+        metrics::{Metrics, PolicySeries},
+        sentence::sentence,
+        status::is_due,
+        vocabulary::Reason,
+    },
+    source::{Changed, PollerSpec, Pollers},
+};
+
+/// How long things that move together are waited for before a pass.
+const GATHER: Duration = Duration::from_millis(200);
+/// How often a pass is made when nothing moves but the time.
+const TICK: Duration = Duration::from_secs(15);
+/// How soon a pass that failed is made again.
+const RETRY: Duration = Duration::from_secs(2);
+/// How often pulls that no lookback needs are forgotten.
+const PRUNE: SignedDuration = SignedDuration::from_hours(1);
+/// How much longer than the longest lookback pulls are kept.
+const PRUNE_SLACK: SignedDuration = SignedDuration::from_hours(24);
+/// How long a new leader waits for the inventory before it says that it is missing.
+const INVENTORY_PATIENCE: SignedDuration = SignedDuration::from_secs(10);
+
+/// A policy, and what is known about it.
+pub(super) struct Policy {
+    pub object: EcrAuditPolicy,
+    pub compiled: Result<Compiled, Fault>,
+    pub cache: Cache,
+    /// Everything has to be judged anew.
+    pub stale: bool,
+    pub published: BTreeMap<Key, Published>,
+    pub written_at: Option<Timestamp>,
+    pub write_fault: Option<Fault>,
+    pub readers: Vec<(String, PollerSpec)>,
+}
+
+/// Everything that the loop owns.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says what is to be done next"
+)]
+pub(super) struct Controller {
+    client: Client,
+    ledger: Ledger,
+    pollers: Pollers,
+    inventory: Arc<Inventory>,
+    publisher: Publisher,
+    leadership: Leadership,
+    metrics: Metrics,
+    readiness: Readiness,
+    policies: BTreeMap<String, Policy>,
+    /// Whether every policy was listed once.
+    listed: bool,
+    teacher: Teacher,
+    cluster: Option<String>,
+    dirty: HashSet<Repository>,
+    all_dirty: bool,
+    new_facts: bool,
+    nodes_known: bool,
+    leader_since: Option<Timestamp>,
+    /// Finding objects have to be read from the API before any is written.
+    unread: bool,
+    wanted: Vec<PollerSpec>,
+    judged_on: Option<Date>,
+    pruned_at: Option<Timestamp>,
+    pulls_seen: visit::PullsSeen,
+}
+
+impl Controller {
+    /// A controller that has seen nothing yet.
+    #[expect(clippy::too_many_arguments, reason = "it wires everything")]
+    pub(super) fn new(
+        client: Client,
+        ledger: Ledger,
+        pollers: Pollers,
+        inventory: Arc<Inventory>,
+        publisher: Publisher,
+        leadership: Leadership,
+        metrics: Metrics,
+        readiness: Readiness,
+    ) -> Self {
+        Self {
+            client,
+            ledger,
+            pollers,
+            inventory,
+            publisher,
+            leadership,
+            metrics,
+            readiness,
+            policies: BTreeMap::new(),
+            listed: false,
+            teacher: Teacher::default(),
+            cluster: None,
+            dirty: HashSet::new(),
+            all_dirty: true,
+            new_facts: true,
+            nodes_known: false,
+            leader_since: None,
+            unread: true,
+            wanted: vec![],
+            judged_on: None,
+            pruned_at: None,
+            pulls_seen: visit::PullsSeen::default(),
+        }
+    }
+
+    /// Runs until told to stop, then ends the readers.
+    pub(super) async fn run(
+        mut self,
+        mut changes: mpsc::Receiver<Change>,
+        stop: CancellationToken,
+    ) {
+        let sources = self.pollers.changes();
+        let inventory = self.inventory.clone();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut retry = false;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(change) = changes.recv() => self.policy_changed(change),
+                () = inventory.changed() => {}
+                facts = sources.next() => self.facts_changed(facts),
+                _ = self.leadership.changed() => {}
+                _ = tick.tick() => {}
+                () = sleep(RETRY), if retry => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = sleep(GATHER) => {}
+            }
+            while let Ok(change) = changes.try_recv() {
+                self.policy_changed(change);
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                whole = self.pass() => retry = !whole,
+            }
+        }
+        self.pollers.stop().await;
+    }
+
+    fn policy_changed(&mut self, change: Change) {
+        match change {
+            Change::All(objects) => {
+                self.listed = true;
+                let names: BTreeSet<String> = objects.iter().map(ResourceExt::name_any).collect();
+                for policy in self.policies.keys().cloned().collect::<Vec<_>>() {
+                    if !names.contains(&policy) {
+                        self.deleted(&policy);
+                    }
+                }
+                for object in objects {
+                    self.applied(object);
+                }
+            }
+            Change::Applied(object) => self.applied(*object),
+            Change::Deleted(name) => self.deleted(&name),
+        }
+    }
+
+    fn applied(&mut self, object: DynamicObject) {
+        let name = object.name_any();
+        let (object, validity) = dereference(object);
+        let known = self.policies.get_mut(&name);
+        if let Some(policy) = known.filter(|policy| is_same_spec(&policy.object, &object)) {
+            policy.object = object;
+            return;
+        }
+        let compiled = validity.and_then(|()| validate(&object.spec));
+        if let Err(fault) = &compiled {
+            tracing::warn!(policy = %name, reason = %fault.reason, "the policy cannot be judged: {}", fault.message);
+        }
+        if compiled
+            .as_ref()
+            .is_ok_and(|compiled| compiled.scope.needs_labels())
+        {
+            self.inventory.want_namespaces();
+        }
+        let old = self.policies.remove(&name);
+        let (published, written_at, readers) = match old {
+            Some(old) if old.object.metadata.uid == object.metadata.uid => {
+                (old.published, old.written_at, old.readers)
+            }
+            Some(_) => {
+                // Deleted and made again: the old one's findings are nobody's.
+                self.unread = true;
+                (BTreeMap::new(), None, vec![])
+            }
+            None => (BTreeMap::new(), None, vec![]),
+        };
+        self.policies.insert(
+            name,
+            Policy {
+                object,
+                compiled,
+                cache: Cache::new(),
+                stale: true,
+                published,
+                written_at,
+                write_fault: None,
+                readers,
+            },
+        );
+    }
+
+    fn deleted(&mut self, name: &str) {
+        if self.policies.remove(name).is_some() {
+            // Its findings are removed with everything that belongs to no policy.
+            self.unread = true;
+        }
+    }
+
+    fn facts_changed(&mut self, facts: Changed) {
+        let Changed {
+            repositories,
+            all,
+            health: _,
+        } = facts;
+        self.new_facts |= all || !repositories.is_empty();
+        self.all_dirty |= all;
+        self.dirty.extend(repositories);
+    }
+
+    /// One pass. Whether nothing is left to be tried again.
+    async fn pass(&mut self) -> bool {
+        let now = Timestamp::now();
+        let changes = self.inventory.take_changes();
+        self.dirty.extend(changes.repositories);
+        self.nodes_known &= !changes.instances;
+        self.report_inventory();
+        if !self.leadership.is_held() {
+            self.stand_by();
+            return true;
+        }
+        if self.leader_since.is_none() {
+            self.leader_since = Some(now);
+            self.unread = true;
+            self.all_dirty = true;
+            self.new_facts = true;
+            self.nodes_known = false;
+        }
+        if !self.listed {
+            return true;
+        }
+        let mut whole = self.read_published().await;
+        let ledger = self.assess(now).await;
+        let fault = ledger.err().map(|error| {
+            tracing::error!(%error, "the ledger fails");
+            whole = false;
+            Fault {
+                reason: Reason::LedgerFailing,
+                message: error.to_string(),
+            }
+        });
+        self.read_sources();
+        whole &= self.publish(fault, now).await;
+        self.prune(now);
+        whole
+    }
+
+    fn report_inventory(&self) {
+        let failure = self
+            .inventory
+            .health()
+            .into_iter()
+            .find_map(|health| health.failure);
+        if self.inventory.synced() {
+            self.readiness.open(Gate::Inventory);
+        } else if let Some(failure) = failure {
+            self.readiness.wait(Gate::Inventory, &failure.to_string());
+        }
+        let pods = self.inventory.index().pod_count();
+        self.metrics
+            .process(|process| process.pods = i64::try_from(pods).unwrap_or(i64::MAX));
+    }
+
+    fn stand_by(&mut self) {
+        if self.leader_since.take().is_some() {
+            self.wanted.clear();
+            self.pollers.set(vec![]);
+            for policy in self.policies.values_mut() {
+                policy.published.clear();
+                policy.cache.clear();
+                policy.stale = true;
+            }
+        }
+        self.metrics.process(|process| process.leader = false);
+        self.metrics.set_policies(BTreeMap::new());
+        self.metrics.set_sources(vec![], self.pollers.counters());
+    }
+
+    /// Reads the finding objects that there are; those of no policy are removed.
+    async fn read_published(&mut self) -> bool {
+        if !self.unread {
+            return true;
+        }
+        let mut all = match self.publisher.published().await {
+            Ok(all) => all,
+            Err(error) => {
+                self.failed(&error);
+                for policy in self.policies.values_mut() {
+                    policy.write_fault = Some(fault(&error));
+                }
+                return false;
+            }
+        };
+        for policy in self.policies.values_mut() {
+            let uid = policy.object.metadata.uid.clone().unwrap_or_default();
+            policy.published = all.remove(&uid).unwrap_or_default();
+            policy.write_fault = None;
+        }
+        self.unread = false;
+        for (_, mut orphans) in all {
+            let (_, written, error) = self.publisher.findings(vec![], &mut orphans).await;
+            self.wrote(written);
+            if let Some(error) = error {
+                self.failed(&error);
+                self.unread = true;
+            }
+        }
+        !self.unread
+    }
+
+    /// Judges what has to be judged anew.
+    async fn assess(&mut self, now: Timestamp) -> Result<(), LedgerError> {
+        self.learn_nodes(now).await?;
+        let today = now.to_zoned(TimeZone::UTC).date();
+        if self.judged_on.replace(today) != Some(today) {
+            // Exceptions end with the day.
+            self.all_dirty = true;
+        }
+        let due = self.due(now);
+        let mut assessments = 0;
+        let started = Instant::now();
+        for (repository, names) in &due {
+            let loaded = load(&self.ledger, repository).await?;
+            for name in names {
+                let Some(policy) = self.policies.get_mut(name) else {
+                    continue;
+                };
+                let Ok(compiled) = &policy.compiled else {
+                    continue;
+                };
+                let nodes = self.teacher.nodes();
+                let evidence = loaded
+                    .evidence(&self.ledger, repository, &compiled.rules, nodes, now)
+                    .await?;
+                let assessed = judge(
+                    &self.inventory.index(),
+                    &compiled.scope,
+                    repository,
+                    &evidence,
+                    nodes,
+                    &compiled.rules,
+                    now,
+                );
+                policy.cache.insert(repository.clone(), assessed);
+                assessments += 1;
+            }
+            tokio::task::yield_now().await;
+        }
+        for policy in self.policies.values_mut() {
+            policy.stale = false;
+        }
+        self.all_dirty = false;
+        self.dirty.clear();
+        let seconds = started.elapsed().as_secs_f64();
+        self.metrics.process(|process| {
+            process.assessments += assessments;
+            process.assessment_seconds += seconds;
+        });
+        Ok(())
+    }
+
+    /// Which repositories have to be judged, for which policies. Forgets what does not run.
+    fn due(&mut self, now: Timestamp) -> BTreeMap<Repository, Vec<String>> {
+        let index = self.inventory.index();
+        let mut due: BTreeMap<Repository, Vec<String>> = BTreeMap::new();
+        for (name, policy) in &mut self.policies {
+            let Ok(compiled) = &policy.compiled else {
+                continue;
+            };
+            let running: HashSet<&Repository> = index.repositories(&compiled.scope).collect();
+            policy
+                .cache
+                .retain(|repository, _| running.contains(repository));
+            for repository in running {
+                let is_current = !self.all_dirty
+                    && !policy.stale
+                    && !self.dirty.contains(repository)
+                    && policy.cache.get(repository).is_some_and(|assessed| {
+                        assessed.expires.is_none_or(|expires| expires >= now)
+                    });
+                if !is_current {
+                    due.entry(repository.clone())
+                        .or_default()
+                        .push(name.clone());
+                }
+            }
+        }
+        due
+    }
+
+    async fn learn_nodes(&mut self, now: Timestamp) -> Result<(), LedgerError> {
+        let mut is_news = false;
+        if !self.nodes_known {
+            let cluster = self.cluster().await;
+            let running = self.inventory.index().instances();
+            let ids: Vec<Arc<str>> = running.iter().cloned().collect();
+            self.ledger.remember_nodes(&cluster, &ids, now).await?;
+            let mut instances = self.ledger.nodes(&cluster).await?;
+            instances.extend(running);
+            is_news |= self.teacher.set_instances(instances);
+            self.nodes_known = true;
+        }
+        if self.new_facts || is_news {
+            is_news |= self.teacher.learn(&self.ledger).await?;
+            self.new_facts = false;
+        }
+        if is_news {
+            for policy in self.policies.values_mut() {
+                policy.stale |= policy
+                    .compiled
+                    .as_ref()
+                    .is_ok_and(|compiled| compiled.rules.expects_cluster_nodes());
+            }
+        }
+        Ok(())
+    }
+
+    /// What tells this cluster from others that share the ledger: the uid of `kube-system`.
+    async fn cluster(&mut self) -> String {
+        if let Some(cluster) = &self.cluster {
+            return cluster.clone();
+        }
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        match api.get_metadata("kube-system").await {
+            Ok(namespace) => {
+                let ObjectMeta { uid, .. } = namespace.metadata;
+                let uid = uid.unwrap_or_default();
+                self.cluster = Some(uid.clone());
+                uid
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot get the namespace kube-system, whose uid names the cluster");
+                String::new()
+            }
+        }
+    }
+
+    /// Makes the readers those that the policies ask for.
+    fn read_sources(&mut self) {
+        let mut wanted = Vec::new();
+        let synced = self.inventory.synced();
+        for policy in self.policies.values_mut() {
+            if let Ok(compiled) = &policy.compiled {
+                let regions = visit::regions(&policy.cache);
+                // Regions that are not known yet are no reason to stop reading.
+                if synced || !compiled.derives_regions() {
+                    policy.readers = compiled.readers(&regions);
+                }
+                wanted.extend(policy.readers.iter().map(|(_, spec)| spec.clone()));
+            }
+        }
+        if wanted != self.wanted {
+            self.wanted.clone_from(&wanted);
+            self.pollers.set(wanted);
+        }
+    }
+
+    async fn publish(&mut self, fault: Option<Fault>, now: Timestamp) -> bool {
+        let health = self.pollers.health();
+        let synced = self.inventory.synced();
+        let waited = self
+            .leader_since
+            .is_some_and(|since| now.duration_since(since) > INVENTORY_PATIENCE);
+        let mut whole = true;
+        let mut series: BTreeMap<String, PolicySeries> = BTreeMap::new();
+        let told = self.inventory.health().iter().any(|h| h.failure.is_some());
+        if synced || waited || told {
+            for name in self.policies.keys().cloned().collect::<Vec<_>>() {
+                // Taken out while it is worked on, since everything else is needed, too.
+                let Some(mut policy) = self.policies.remove(&name) else {
+                    continue;
+                };
+                let visit = Visit {
+                    ledger: &self.ledger,
+                    inventory: &self.inventory,
+                    nodes: self.teacher.nodes(),
+                    health: &health,
+                    fault: fault.as_ref(),
+                    leader_since: self.leader_since,
+                    now,
+                };
+                let outcome = visit.judge(&policy, &mut self.pulls_seen).await;
+                series.insert(name.clone(), outcome.series.clone());
+                whole &= self.write(&mut policy, outcome, now).await;
+                self.policies.insert(name, policy);
+            }
+        } else {
+            whole = false;
+        }
+        self.metrics.process(|process| process.leader = true);
+        self.metrics.set_policies(series);
+        self.metrics.set_sources(health, self.pollers.counters());
+        whole
+    }
+
+    /// Writes what differs from what is there.
+    async fn write(&mut self, policy: &mut Policy, outcome: Outcome, now: Timestamp) -> bool {
+        let Outcome {
+            objects,
+            mut status,
+            series: _,
+        } = outcome;
+        let mut error = None;
+        if let (Some(objects), false) = (objects, self.unread) {
+            let (created, written, failed) = self
+                .publisher
+                .findings(objects, &mut policy.published)
+                .await;
+            self.wrote(written);
+            error = failed;
+            if let Err(failed) = self.publisher.events(&policy.object, &created).await {
+                self.failed(&failed);
+                error = error.or(Some(failed));
+            }
+            for object in &created {
+                tracing::info!(
+                    policy = %policy.object.name_any(),
+                    finding = %object.name_any(),
+                    "{}", sentence(&object.spec.finding)
+                );
+            }
+        }
+        let mut whole = error.is_none();
+        if let Some(error) = error {
+            self.failed(&error);
+            match error {
+                WriteError::Conflict => self.unread = true,
+                WriteError::NotLeader => return false,
+                error => policy.write_fault = Some(fault(&error)),
+            }
+        } else if !self.unread && policy.write_fault.take().is_some() {
+            // Told at the next visit, which is at once.
+            whole = false;
+        }
+        let due = is_due(
+            &status,
+            policy.object.status.as_ref(),
+            policy.written_at,
+            now,
+        );
+        if due {
+            match self.publisher.status(&policy.object, &status).await {
+                Ok(version) => {
+                    self.wrote(1);
+                    policy.object.metadata.resource_version = version;
+                    policy.object.status = Some(std::mem::take(&mut status));
+                    policy.written_at = Some(now);
+                }
+                Err(error) => {
+                    // After a conflict the watch brings the object as it is now.
+                    self.failed(&error);
+                    whole = false;
+                }
+            }
+        }
+        whole
+    }
+
+    fn wrote(&self, writes: usize) {
+        let writes = u64::try_from(writes).unwrap_or(u64::MAX);
+        self.metrics.process(|process| process.writes += writes);
+    }
+
+    fn failed(&self, error: &WriteError) {
+        let category = error.category();
+        match error {
+            WriteError::Conflict | WriteError::NotLeader => {
+                tracing::debug!(%error, "a write was not taken");
+            }
+            WriteError::Forbidden(_) | WriteError::Api(_) => {
+                tracing::warn!(%error, reason = category, "a write was not taken");
+            }
+        }
+        self.metrics
+            .process(|process| *process.write_errors.entry(category).or_default() += 1);
+    }
+
+    /// Forgets the pulls that no policy's lookback needs, now and then.
+    fn prune(&mut self, now: Timestamp) {
+        let longest = self
+            .policies
+            .values()
+            .filter_map(|policy| Some(policy.compiled.as_ref().ok()?.rules.lookback()))
+            .max();
+        let is_due = self
+            .pruned_at
+            .is_none_or(|at| now.duration_since(at) >= PRUNE);
+        let Some(before) = longest
+            .filter(|_| is_due)
+            .and_then(|longest| now.checked_sub(longest + PRUNE_SLACK).ok())
+        else {
+            return;
+        };
+        self.pruned_at = Some(now);
+        // Callers' numbers may become visible out of order where several processes write.
+        self.teacher.start_over();
+        self.new_facts = true;
+        let ledger = self.ledger.clone();
+        tokio::spawn(async move {
+            match ledger.prune(before).await {
+                Ok(0) => {}
+                Ok(pulls) => tracing::info!(pulls, %before, "forgot pulls that no lookback needs"),
+                Err(error) => tracing::warn!(%error, "pulls could not be pruned"),
+            }
+        });
+    }
+}
+
+fn fault(error: &WriteError) -> Fault {
+    Fault {
+        reason: error.reason(),
+        message: error.to_string(),
+    }
+}
+
+fn is_same_spec(old: &EcrAuditPolicy, new: &EcrAuditPolicy) -> bool {
+    old.metadata.uid == new.metadata.uid && old.metadata.generation == new.metadata.generation
+}
