@@ -5,7 +5,7 @@ CARGO ?= cargo
 TESTBED = tests/testbed/build.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test soak lint chart fmt crds testbed control-plane deny clean
+.PHONY: help build demo test soak lint chart chart-snapshots fmt crds testbed control-plane deny clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ chart: ## check the Helm chart and its alerts
 	cmp crds/ecraudit.io.yaml charts/ecr-audit-operator/files/crds/ecraudit.io.yaml
 	promtool check rules charts/*/files/alerts.yaml
 	promtool test rules tests/alerts/*_test.yaml
+
+chart-snapshots: ## write what the chart renders, to be reviewed
+	UPDATE_SNAPSHOTS=1 $(CARGO) test --locked --test chart what_is_rendered
 
 fmt: ## format the code
 	$(CARGO) fmt
