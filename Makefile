@@ -5,10 +5,10 @@ CARGO ?= cargo
 TESTBED = tests/testbed/build.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test soak lint chart chart-snapshots fmt crds testbed control-plane deny clean
+.PHONY: help build demo test soak lint chart chart-snapshots docs fmt crds testbed control-plane deny clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the release binary, target/release/ecr-audit
 	$(CARGO) build --release --locked
@@ -24,6 +24,7 @@ lint: ## check formatting, lints and scripts
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	shellcheck .ci/run $$(git ls-files '*.sh')
+	python3 docs/generate.py --check
 
 chart: ## check the Helm chart and its alerts
 	for values in charts/*/ci/*-values.yaml; do \
@@ -38,6 +39,9 @@ chart-snapshots: ## write what the chart renders, to be reviewed
 
 fmt: ## format the code
 	$(CARGO) fmt
+
+docs: ## write the reference pages and the chart's README from the code
+	python3 docs/generate.py
 
 crds: ## write the definitions of the custom resources from the code
 	$(CARGO) run --locked --quiet -- crd > target/ecraudit.io.yaml
