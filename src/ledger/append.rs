@@ -14,15 +14,15 @@ use super::{
     intern::{Ids, Interned},
     key::{call_key, event_key, pack},
     remember,
-    statement::{rows, slices},
+    statement::{rows, slices, storable},
 };
 use crate::event::{Action, Event, EventName, ImageId, Interval, Outcome, Repository};
 
-/// Flag of a pull: it was refused.
+/// Flag of a row: the call was refused.
 pub(super) const DENIED: i64 = 1;
-/// Flag of a pull: its record names the caller by ARN, and counts before a copy that does not.
+/// Flag of a row: its record names the caller by ARN, and counts before a copy that does not.
 pub(super) const NAMES_ARN: i64 = 2;
-/// Flag of a pull: its record corrects another one.
+/// Flag of a row: its record corrects another one.
 pub(super) const CORRECTION: i64 = 4;
 
 /// How often an append that collided with another writer is tried.
@@ -196,6 +196,20 @@ fn missing_id(what: &'static str) -> LedgerError {
     }
 }
 
+fn flags(event: &Event) -> i64 {
+    let mut flags = 0;
+    if event.outcome == Outcome::Denied {
+        flags |= DENIED;
+    }
+    if event.caller.principal.key.starts_with("arn:") {
+        flags |= NAMES_ARN;
+    }
+    if event.replaces.is_some() {
+        flags |= CORRECTION;
+    }
+    flags
+}
+
 /// Adds pulls; one repository's id for each that is new.
 async fn add_pulls(
     pulls: &[&Event],
@@ -219,16 +233,6 @@ async fn add_pulls(
 
     let mut added: Vec<PullRow> = Vec::with_capacity(pulls.len());
     for (event, target) in pulls.iter().zip(&targets) {
-        let mut flags = 0;
-        if event.outcome == Outcome::Denied {
-            flags |= DENIED;
-        }
-        if event.caller.principal.key.starts_with("arn:") {
-            flags |= NAMES_ARN;
-        }
-        if event.replaces.is_some() {
-            flags |= CORRECTION;
-        }
         let plain = event.shared_id.is_none() && event.replaces.is_none();
         added.push(PullRow {
             repository: target.0,
@@ -239,7 +243,7 @@ async fn add_pulls(
                 .caller(&event.caller)
                 .ok_or_else(|| missing_id("caller"))?,
             target: ids.target(target).ok_or_else(|| missing_id("target"))?,
-            flags,
+            flags: flags(event),
         });
     }
     // Neighbours go to the same page of the file; and two writers that take the same rows in one
@@ -283,9 +287,9 @@ async fn add_changes(
     let mut touched = Vec::new();
     for slice in slices(&added) {
         let sql = format!(
-            "INSERT INTO changes (event_id,call_id,repository,time,name,event) VALUES {} \
-             ON CONFLICT DO NOTHING RETURNING repository",
-            rows(slice.len(), 6)
+            "INSERT INTO changes (event_id,call_id,repository,time,name,principal,flags,event) \
+             VALUES {} ON CONFLICT DO NOTHING RETURNING repository",
+            rows(slice.len(), 8)
         );
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for (key, event) in slice {
@@ -304,6 +308,8 @@ async fn add_changes(
                 )
                 .bind(event.time.as_second())
                 .bind(event.name.as_str())
+                .bind(storable(&event.caller.principal.key))
+                .bind(flags(event))
                 .bind(json);
         }
         for row in query.fetch_all(&mut **transaction).await? {

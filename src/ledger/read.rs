@@ -9,10 +9,11 @@ use sqlx::{AssertSqlSafe, Row as _, any::AnyRow};
 
 use super::{
     Ledger, LedgerError,
-    append::{CORRECTION, DENIED, NAMES_ARN},
+    append::{CORRECTION, DENIED},
     coverage::timestamp,
     intern::repository_digest,
     key::{unpack, without_hash},
+    schema::counts,
     statement::integers,
 };
 use crate::event::{Caller, Event, ImageId, Interval, Principal, Pull, Repository};
@@ -36,34 +37,6 @@ pub struct TagTarget {
 
 /// How many ids go into one statement's list.
 const LIST: usize = 4_096;
-
-/// Whether a row `p` of `pulls` counts: nothing replaced it, and no better copy of its call is
-/// there. A copy that names the caller by ARN is better; of two alike, the smaller event id.
-fn counts() -> String {
-    let key = |row: &str| {
-        format!("CASE WHEN length({row}.event_id) = 0 THEN {row}.call_id ELSE {row}.event_id END")
-    };
-    let superseded = |row: &str| {
-        format!(
-            "EXISTS (SELECT 1 FROM superseded s WHERE s.event_id = {})",
-            key(row)
-        )
-    };
-    format!(
-        "NOT {replaced} AND (length(p.event_id) = 0 OR NOT EXISTS (
-             SELECT 1 FROM pulls q
-             WHERE q.repository = p.repository AND q.time = p.time AND q.call_id = p.call_id
-               AND q.event_id <> p.event_id
-               AND ((q.flags & {NAMES_ARN}) > (p.flags & {NAMES_ARN})
-                    OR ((q.flags & {NAMES_ARN}) = (p.flags & {NAMES_ARN})
-                        AND {other} < {own}))
-               AND NOT {other_replaced}))",
-        replaced = superseded("p"),
-        other = key("q"),
-        own = key("p"),
-        other_replaced = superseded("q"),
-    )
-}
 
 /// First and last second of an interval, both within.
 fn seconds(within: Interval) -> (i64, i64) {
@@ -241,7 +214,7 @@ impl Ledger {
                  WHERE p.repository = $1 AND p.time >= $2 AND p.time <= $3
                    AND p.caller IN ({}) AND {}",
                 integers(list.iter().copied()),
-                counts()
+                counts("pulls")
             );
             rows.extend(
                 sqlx::query(AssertSqlSafe(sql))
@@ -362,7 +335,7 @@ impl Ledger {
                  WHERE p.repository = $1 AND p.time >= $2 AND p.time <= $3
                    AND p.target IN ({}) AND (p.flags & {DENIED}) = 0 AND {}",
                 integers(list.iter().map(|target| target.0)),
-                counts()
+                counts("pulls")
             );
             let row = sqlx::query(AssertSqlSafe(sql))
                 .bind(id)

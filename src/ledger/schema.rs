@@ -7,7 +7,10 @@
 
 use sqlx::{AnyPool, Row as _};
 
-use super::{Backend, LedgerError};
+use super::{
+    Backend, LedgerError,
+    append::{DENIED, NAMES_ARN},
+};
 
 /// The schema's version that this program writes.
 pub const SCHEMA_VERSION: i64 = 1;
@@ -25,18 +28,45 @@ struct Words {
     blob: &'static str,
     /// Ends a table that is stored in the order of its primary key.
     clustered: &'static str,
+    /// The seconds in `time` as RFC 3339 has them.
+    time: &'static str,
+    /// The bytes in `event_id` in hexadecimal.
+    event_id: &'static str,
+    /// Every image that a lifecycle run `c` acted on, as JSON in `each_image.value`.
+    images: &'static str,
+    /// Fields of that JSON.
+    digest: &'static str,
+    effect: &'static str,
+    priority: &'static str,
+    description: &'static str,
 }
 
 const SQLITE: Words = Words {
     id: "INTEGER PRIMARY KEY AUTOINCREMENT",
     blob: "BLOB",
     clustered: "WITHOUT ROWID",
+    time: "strftime('%Y-%m-%dT%H:%M:%SZ', time, 'unixepoch')",
+    event_id: "lower(hex(event_id))",
+    images: "json_each(c.event, '$.action.LifecycleRun') AS each_image",
+    digest: "each_image.value ->> '$.digest'",
+    effect: "each_image.value ->> '$.effect'",
+    priority: "each_image.value ->> '$.rule.priority'",
+    description: "each_image.value ->> '$.rule.description'",
 };
 
 const POSTGRES: Words = Words {
     id: "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
     blob: "BYTEA",
     clustered: "",
+    time: "to_char(to_timestamp(time) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
+    event_id: "encode(event_id, 'hex')",
+    // PostgreSQL's JSON has no NUL.
+    images: "jsonb_array_elements(replace(c.event, '\\u0000', '\\ufffd')::jsonb
+             -> 'action' -> 'LifecycleRun') AS each_image(value)",
+    digest: "each_image.value ->> 'digest'",
+    effect: "each_image.value ->> 'effect'",
+    priority: "(each_image.value -> 'rule' ->> 'priority')::bigint",
+    description: "each_image.value -> 'rule' ->> 'description'",
 };
 
 #[expect(clippy::too_many_lines, reason = "a list of tables")]
@@ -46,6 +76,7 @@ fn version_1(words: &Words) -> String {
         id,
         blob,
         clustered,
+        ..
     } = words;
     format!(
         "
@@ -95,8 +126,11 @@ CREATE TABLE changes (
     repository BIGINT NOT NULL,
     time BIGINT NOT NULL,
     name TEXT NOT NULL,
+    principal TEXT NOT NULL,
+    flags BIGINT NOT NULL,
     event TEXT NOT NULL
 );
+CREATE INDEX changes_by_call ON changes (call_id);
 CREATE INDEX changes_by_repository ON changes (repository, time);
 CREATE TABLE corrections (
     replaces {blob} NOT NULL,
@@ -151,6 +185,91 @@ INSERT INTO state (key, value) VALUES ('corrections', '');
     )
 }
 
+/// Whether a row `p` of `pulls` or `changes` counts: nothing replaced it, and no better copy of
+/// its call is there. A copy that names the caller by ARN is better; of two alike, the one with
+/// the smaller event id.
+pub(super) fn counts(table: &str) -> String {
+    // Of a pull without copies the event's id is the call's, and is not stored a second time.
+    let key = |row: &str| {
+        format!("CASE WHEN length({row}.event_id) = 0 THEN {row}.call_id ELSE {row}.event_id END")
+    };
+    let superseded = |row: &str| {
+        format!(
+            "EXISTS (SELECT 1 FROM superseded s WHERE s.event_id = {})",
+            key(row)
+        )
+    };
+    let same_time = match table {
+        "pulls" => "q.time = p.time AND",
+        _ => "",
+    };
+    format!(
+        "NOT {replaced} AND (length(p.event_id) = 0 OR NOT EXISTS (
+             SELECT 1 FROM {table} q
+             WHERE q.repository = p.repository AND {same_time} q.call_id = p.call_id
+               AND q.event_id <> p.event_id
+               AND ((q.flags & {NAMES_ARN}) > (p.flags & {NAMES_ARN})
+                    OR ((q.flags & {NAMES_ARN}) = (p.flags & {NAMES_ARN})
+                        AND {other} < {own}))
+               AND NOT {other_replaced}))",
+        replaced = superseded("p"),
+        other = key("q"),
+        own = key("p"),
+        other_replaced = superseded("q"),
+    )
+}
+
+/// The views of version 1, for people.
+fn views_1(words: &Words) -> String {
+    let Words {
+        time,
+        event_id,
+        images,
+        digest,
+        effect,
+        priority,
+        description,
+        ..
+    } = words;
+    let pulls = counts("pulls");
+    let changes = counts("changes");
+    format!(
+        "
+CREATE VIEW pull_history AS
+SELECT time, {time} AS at, account, region, repository, images, principal, principal_type,
+       principal_account, service, session, denied, {event_id} AS event_id
+FROM (SELECT p.time AS time, r.account AS account, r.region AS region, r.name AS repository,
+             t.images AS images, c.principal AS principal, c.type AS principal_type,
+             c.account AS principal_account, c.service AS service, c.session AS session,
+             p.flags & {DENIED} AS denied,
+             CASE WHEN length(p.event_id) = 0 THEN p.call_id ELSE p.event_id END AS event_id
+      FROM pulls p
+      JOIN repositories r ON r.id = p.repository
+      JOIN targets t ON t.id = p.target
+      JOIN callers c ON c.id = p.caller
+      WHERE {pulls}) AS counted;
+CREATE VIEW change_history AS
+SELECT time, {time} AS at, account, region, repository, name, principal, denied,
+       {event_id} AS event_id, event
+FROM (SELECT p.time AS time, r.account AS account, r.region AS region, r.name AS repository,
+             p.name AS name, p.principal AS principal, p.flags & {DENIED} AS denied,
+             p.event_id AS event_id, p.event AS event
+      FROM changes p
+      JOIN repositories r ON r.id = p.repository
+      WHERE {changes}) AS counted;
+CREATE VIEW expired_images AS
+SELECT c.time AS time, c.at AS at, c.account AS account, c.region AS region,
+       c.repository AS repository, {digest} AS digest, {effect} AS effect,
+       {priority} AS rule_priority, {description} AS rule_description, c.event_id AS event_id
+FROM change_history c, {images}
+WHERE c.name = 'PolicyExecutionEvent';
+CREATE VIEW evidence AS
+SELECT source, account, region, name, settled, start_time, end_time
+FROM coverage JOIN coverage_keys ON coverage_keys.id = coverage.key;
+"
+    )
+}
+
 pub(super) async fn migrate(pool: &AnyPool, backend: Backend) -> Result<(), LedgerError> {
     let words = match backend {
         Backend::Sqlite => &SQLITE,
@@ -187,6 +306,9 @@ pub(super) async fn migrate(pool: &AnyPool, backend: Backend) -> Result<(), Ledg
     }
     if version < 1 {
         sqlx::raw_sql(sqlx::AssertSqlSafe(version_1(words)))
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(views_1(words)))
             .execute(&mut *transaction)
             .await?;
         sqlx::query("INSERT INTO schema_version (version, needs) VALUES ($1, $2)")

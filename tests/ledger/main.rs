@@ -13,6 +13,7 @@ mod database;
 mod faults;
 mod orders;
 mod promises;
+mod queries;
 mod record;
 mod story;
 #[path = "../support/mod.rs"]
