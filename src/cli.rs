@@ -7,6 +7,7 @@ mod cluster;
 pub mod evidence;
 mod input;
 pub mod policy;
+mod principals;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -18,6 +19,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use check::{CheckArgs, Output, report};
 pub use input::InputArgs;
+pub use principals::PrincipalsArgs;
 
 use crate::{api, operator};
 
@@ -38,6 +40,8 @@ pub enum Command {
     Run(RunArgs),
     /// Judges files instead of a cluster: trail files, `kubectl get pods -A -o json`, one report.
     Check(CheckArgs),
+    /// Lists who pulled and pushed the images that run, or writes the policy that expects them.
+    Principals(PrincipalsArgs),
     /// Prints the custom resource definitions, for `kubectl apply -f -`.
     Crd,
 }
@@ -81,6 +85,7 @@ pub fn main(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run(args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => check::run(&args),
+        Command::Principals(args) => principals::run(&args),
         Command::Crd => crd().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

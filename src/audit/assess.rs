@@ -107,23 +107,8 @@ pub fn assess(
     rules: &Rules,
     now: Timestamp,
 ) -> RepositoryAssessment {
-    let past: Vec<Arc<Event>> = evidence
-        .changes
-        .iter()
-        .filter(|event| event.time <= now)
-        .cloned()
-        .collect();
-    let oldest = oldest_pods(containers);
-    let history = History::fold(&past, |digest, config| {
-        let of_config = config.and_then(|config| oldest.get(config));
-        oldest
-            .get(digest)
-            .into_iter()
-            .chain(of_config)
-            .min()
-            .copied()
-    });
-    let groups = groups(containers, &history);
+    let past = past(evidence, now);
+    let (history, groups) = history_of(containers, &past);
 
     let mut drafts = removal::drafts(&groups, &history, rules);
     let traffic = traffic::drafts(&groups, &history, &past, &evidence.pulls, nodes, rules, now);
@@ -153,6 +138,31 @@ pub fn assess(
         findings,
         unresolved_pulls: traffic.unresolved_pulls,
     }
+}
+
+/// The changes that have happened at `now`.
+pub(super) fn past(evidence: &RepositoryEvidence, now: Timestamp) -> Vec<Arc<Event>> {
+    let changes = evidence.changes.iter();
+    changes.filter(|event| event.time <= now).cloned().collect()
+}
+
+/// Folds a repository's past, and groups the containers by what it says that they run.
+pub(super) fn history_of<'a>(
+    containers: &[Container<'a>],
+    past: &[Arc<Event>],
+) -> (History, Vec<Group<'a>>) {
+    let oldest = oldest_pods(containers);
+    let history = History::fold(past, |digest, config| {
+        let of_config = config.and_then(|config| oldest.get(config));
+        oldest
+            .get(digest)
+            .into_iter()
+            .chain(of_config)
+            .min()
+            .copied()
+    });
+    let groups = groups(containers, &history);
+    (history, groups)
 }
 
 /// When the oldest pod was created that runs each digest, by status or by reference.

@@ -2,6 +2,7 @@
 //!
 //! Pure: no I/O, and `now` is an argument. `run` and `check` share all of it.
 
+mod activity;
 mod assess;
 mod history;
 mod removal;
@@ -9,6 +10,7 @@ mod rules;
 mod traffic;
 mod validate;
 
+pub use activity::{Activity, ActivityKey, Deed, activity};
 pub use assess::{
     ClusterNodes, Container, ImageCount, RepositoryAssessment, RepositoryEvidence, assess,
 };

@@ -25,7 +25,7 @@ pub(super) struct Traffic {
 }
 
 /// Which groups a digest or tag concerns.
-struct Concerns<'g> {
+pub(super) struct Concerns<'g> {
     /// By a digest that a call may name: the running one, an index that lists it, or its child.
     by_digest: HashMap<Digest, Vec<usize>>,
     /// By the digest that runs.
@@ -37,7 +37,7 @@ struct Concerns<'g> {
 }
 
 impl<'g> Concerns<'g> {
-    fn new(groups: &'g [Group<'_>], history: &History) -> Self {
+    pub(super) fn new(groups: &'g [Group<'_>], history: &History) -> Self {
         let mut by_digest: HashMap<Digest, Vec<usize>> = HashMap::new();
         let mut by_running: HashMap<&Digest, Vec<usize>> = HashMap::new();
         let mut by_tag: HashMap<&str, Vec<usize>> = HashMap::new();
@@ -231,14 +231,14 @@ fn tally<'t>(
 }
 
 /// What a pull named, as groups.
-struct Named {
+pub(super) struct Named {
     /// Each group once, and whether only inference led to it.
-    groups: BTreeMap<usize, bool>,
+    pub(super) groups: BTreeMap<usize, bool>,
     /// A tag stayed without a digest.
     unresolved: bool,
 }
 
-fn resolve(pull: &Pull, history: &History, concerns: &Concerns<'_>) -> Named {
+pub(super) fn resolve(pull: &Pull, history: &History, concerns: &Concerns<'_>) -> Named {
     let mut named = Named {
         groups: BTreeMap::new(),
         unresolved: false,
@@ -279,7 +279,7 @@ fn resolve(pull: &Pull, history: &History, concerns: &Concerns<'_>) -> Named {
 }
 
 /// The groups that a push concerns, each with the containers that it concerns; none listed: all.
-fn pushed(
+pub(super) fn pushed(
     groups: &[Group<'_>],
     concerns: &Concerns<'_>,
     image: &ImageId,

@@ -81,7 +81,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 /// When the policy, or what runs, cannot be read, or they do not suffice.
 pub fn report(input: &InputArgs, events: &[PathBuf]) -> anyhow::Result<(CheckReport, Vec<String>)> {
     let inputs = input.read(events)?;
-    let report = judge(&inputs, &inputs.events(events));
+    let report = judge(&inputs, &inputs.events(events, inputs.rules.clone()));
     Ok((report, inputs.notes()))
 }
 

@@ -78,6 +78,13 @@ pub struct Events {
     pub input: json::Input,
 }
 
+impl Events {
+    /// Whether something could not be read.
+    pub fn faulty(&self) -> bool {
+        !self.input.errors.is_empty() || self.input.undecodable > 0
+    }
+}
+
 impl InputArgs {
     /// Reads the policy and what runs. `events` are named here only because standard input can be
     /// read once.
@@ -204,8 +211,9 @@ impl Inputs {
         self.index.containers(repository, &self.scope)
     }
 
-    /// Reads events, and keeps what may matter. What cannot be read is named on standard error.
-    pub fn events(&self, paths: &[PathBuf]) -> Events {
+    /// Reads events, and keeps what may matter: of pulls those that `rules` do not expect. What
+    /// cannot be read is named on standard error.
+    pub fn events(&self, paths: &[PathBuf], rules: Rules) -> Events {
         let inputs: Vec<files::Input> = paths.iter().cloned().map(Into::into).collect();
         let repositories = self.repositories();
         let containers = repositories
@@ -217,7 +225,7 @@ impl Inputs {
             digests: digests.flatten().cloned().collect(),
             repositories: repositories.into_iter().collect(),
             instances: self.index.instances(),
-            rules: self.rules.clone(),
+            rules,
             now: self.now,
         };
         let gathered = Mutex::new(Gathered {
