@@ -81,16 +81,14 @@ fn judgement(output: &Output) -> Value {
 
 fn records(file: &str) -> Vec<Value> {
     let text = fs::read_to_string(data().join(file)).expect(file);
-    match file {
-        "story/lines.jsonl" => text
-            .lines()
+    if file == "story/lines.jsonl" {
+        let lines = text.lines();
+        return lines
             .map(|line| serde_json::from_str(line).expect("JSON"))
-            .collect(),
-        _ => {
-            let document: Value = serde_json::from_str(&text).expect("JSON");
-            document["Records"].as_array().expect("Records").clone()
-        }
+            .collect();
     }
+    let document: Value = serde_json::from_str(&text).expect("JSON");
+    document["Records"].as_array().expect("Records").clone()
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {

@@ -78,10 +78,7 @@ fn a_call_counts_once_however_many_workloads_run_the_image() {
 
 /// The policy that a suggestion makes.
 fn policy(suggestion: &str) -> String {
-    let spec: String = suggestion
-        .lines()
-        .map(|line| format!("  {line}\n"))
-        .collect();
+    let spec = format!("  {}\n", suggestion.trim_end().replace('\n', "\n  "));
     format!(
         "apiVersion: ecraudit.io/v1alpha1\nkind: EcrAuditPolicy\nmetadata: {{name: suggested}}\nspec:\n{spec}"
     )

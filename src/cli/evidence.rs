@@ -151,7 +151,7 @@ impl Evidence {
     /// Takes an event: counts it, and keeps what may matter of it.
     pub fn add(&mut self, event: Event) {
         self.count(&event);
-        if let Some(original) = event.replaces.as_ref().filter(|id| **id != event.id) {
+        if let Some(original) = &event.replaces {
             self.corrections.add(&event.id, original);
         }
         if event.time > self.scope.now {
@@ -214,13 +214,14 @@ impl Evidence {
             return;
         }
         self.share_texts(&mut event);
+        let corrected = settle::corrected(&event);
         let (Action::Pull(images), Some(repository)) = (event.action, event.repository) else {
             return;
         };
         let row = pulls::NewPull {
             id: &event.id,
             shared_id: event.shared_id.as_deref(),
-            corrected: event.replaces.as_ref() == Some(&event.id),
+            corrected,
             time: event.time,
             caller: self.callers.number(event.caller),
             images: self.images.number(images),
@@ -328,7 +329,7 @@ impl Evidence {
             .get(repository)
             .into_iter()
             .flat_map(BTreeMap::values)
-            .filter(|event| !replaced.contains(&event.id))
+            .filter(|event| !replaced.holds(&event.id, settle::corrected(event)))
             .cloned();
         let changes = settle::one_copy_each(changes.collect(), |event: &Arc<Event>| settle::Copy {
             shared_id: event.shared_id.as_deref(),

@@ -1,13 +1,10 @@
 //! The pulls of one repository, the bulk of what is kept: 48 bytes each.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::settle;
+use super::settle::{self, Replaced};
 use crate::event::{Caller, ImageId, Pull};
 
 /// A pull as it is added; `caller` and `images` are numbers of interned values.
@@ -109,7 +106,7 @@ impl Pulls {
         &self,
         callers: &[Arc<Caller>],
         images: &[Arc<[ImageId]>],
-        replaced: &HashSet<Arc<str>>,
+        replaced: &Replaced<'_>,
     ) -> Vec<Pull> {
         struct Settling<'a> {
             pull: Pull,
@@ -131,7 +128,7 @@ impl Pulls {
             ) else {
                 continue;
             };
-            if replaced.contains(&id) {
+            if replaced.holds(&id, row.corrected) {
                 continue;
             }
             let new = Settling {

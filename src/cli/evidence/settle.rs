@@ -17,10 +17,14 @@ pub(super) fn supersedes(new: &Event, known: &Event) -> bool {
     if new == known {
         return false;
     }
-    let corrected = |event: &Event| event.replaces.as_ref() == Some(&event.id);
     // Serializing an event cannot fail; records that differ under one id are hardly ever seen.
     let text = |event: &Event| serde_json::to_string(event).unwrap_or_default();
     (corrected(new), text(new)) > (corrected(known), text(known))
+}
+
+/// Whether a record came again under its own id, to correct what that said before.
+pub(super) fn corrected(event: &Event) -> bool {
+    event.replaces.as_ref() == Some(&event.id)
 }
 
 /// What tells one account's copy of a call from another's.
@@ -76,10 +80,30 @@ pub(super) fn one_copy_each<T>(events: Vec<T>, copy: impl Fn(&T) -> Copy<'_>) ->
 pub(super) struct Corrections {
     /// The corrected `eventID` of each correction.
     originals: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// Ids of records that came again under the same, corrected.
+    again: HashSet<Arc<str>>,
+}
+
+/// Which records others stand for.
+#[derive(Debug)]
+pub(super) struct Replaced<'a> {
+    ids: HashSet<Arc<str>>,
+    again: &'a HashSet<Arc<str>>,
+}
+
+impl Replaced<'_> {
+    /// Whether a record no longer counts; `corrected` says that it came under its own id, again.
+    pub(super) fn holds(&self, id: &str, corrected: bool) -> bool {
+        self.ids.contains(id) || !corrected && self.again.contains(id)
+    }
 }
 
 impl Corrections {
     pub(super) fn add(&mut self, correction: &Arc<str>, original: &Arc<str>) {
+        if correction == original {
+            self.again.insert(correction.clone());
+            return;
+        }
         self.originals
             .entry(correction.clone())
             .or_default()
@@ -89,7 +113,7 @@ impl Corrections {
     /// The ids of events that another one stands for. Corrections of one event, and corrections of
     /// these, are one group: of it the last one counts, the one that nothing corrects; of several
     /// such the greatest id, and if they correct each other, the greatest of all.
-    pub(super) fn replaced(&self) -> HashSet<Arc<str>> {
+    pub(super) fn replaced(&self) -> Replaced<'_> {
         let mut neighbours: BTreeMap<&Arc<str>, Vec<&Arc<str>>> = BTreeMap::new();
         let mut corrected: HashSet<&Arc<str>> = HashSet::new();
         for (correction, originals) in &self.originals {
@@ -126,7 +150,10 @@ impl Corrections {
                     .cloned(),
             );
         }
-        replaced
+        Replaced {
+            ids: replaced,
+            again: &self.again,
+        }
     }
 }
 
@@ -139,7 +166,7 @@ mod tests {
         for (correction, original) in corrections {
             all.add(&(*correction).into(), &(*original).into());
         }
-        let mut ids: Vec<String> = all.replaced().iter().map(ToString::to_string).collect();
+        let mut ids: Vec<String> = all.replaced().ids.iter().map(ToString::to_string).collect();
         ids.sort();
         ids
     }
