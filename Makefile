@@ -26,13 +26,14 @@ lint: ## check formatting, lints and scripts
 	shellcheck .ci/run $$(git ls-files '*.sh')
 	python3 docs/generate.py --check
 
-chart: ## check the Helm chart and its alerts
+chart: ## check the Helm chart, its alerts and its dashboard
 	for values in charts/*/ci/*-values.yaml; do \
 		"$$($(TESTBED))/helm" lint --strict --quiet --values "$$values" charts/*/ || exit 1; \
 	done
 	cmp crds/ecraudit.io.yaml charts/ecr-audit-operator/files/crds/ecraudit.io.yaml
 	promtool check rules charts/*/files/alerts.yaml
 	promtool test rules tests/alerts/*_test.yaml
+	python3 tests/dashboard/check.py
 
 chart-snapshots: ## write what the chart renders, to be reviewed
 	UPDATE_SNAPSHOTS=1 $(CARGO) test --locked --test chart what_is_rendered
