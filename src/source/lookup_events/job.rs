@@ -73,7 +73,8 @@ pub(super) struct Job {
     pub(super) reached: Timestamp,
     pub(super) token: Option<String>,
     pub(super) pages: u32,
-    pub(super) events: u64,
+    /// Not given up to save pages.
+    pub(super) must: bool,
     /// `EventTime` of the last event; what follows must not be newer.
     last: Option<Timestamp>,
     /// Whether the answers were in the promised order so far. If not, the window counts as read
@@ -92,7 +93,7 @@ impl Job {
             reached: window.end,
             token: None,
             pages: 0,
-            events: 0,
+            must: false,
             last: None,
             ordered: true,
             standstill: 0,
@@ -107,7 +108,6 @@ impl Job {
     ) -> Result<(Self, Proof), Unusable> {
         let mut next = self.clone();
         next.pages += 1;
-        next.events += answer.times.len() as u64;
         next.token.clone_from(&answer.token);
         if answer.token.is_some() && answer.token == self.token {
             return Err(Unusable::SameToken);

@@ -8,8 +8,8 @@
 //!   before. So what becomes visible within 15 minutes is seen one period later, at the latest.
 //!   While 15 minutes hold no more than 50 events, that is a single page, the least there is.
 //! - A **reread** of the last 24 hours for what came later; see [`super::rereads`]. Its pages come
-//!   from what the polls leave of twice the pages that a perfect reader needs; only the last
-//!   reading of each span, a day after it, is done whatever it costs.
+//!   from what the polls leave of twice the pages that a perfect reader needs; where these do not
+//!   suffice, each span is still read again when it is four times as old as it was, and a day after it.
 //! - The **back-fill** of what was never read: the last day first, then the rest of the history,
 //!   of each name the newest first, and removals before pulls.
 //!
@@ -40,6 +40,8 @@ const POLLS_IN_A_ROW: u32 = 4;
 const REREADS_IN_A_ROW: u32 = 4;
 /// A reread that the pages do not suffice for ends after so many, at the end of a slot.
 const REREAD_PAGES: u32 = 8;
+/// With fewer pages than this to spend, rereads are frugal.
+const ENOUGH: i64 = 50;
 /// With more pages than this to spend, a reread need not look at each.
 const AMPLE: i64 = 100;
 
@@ -120,6 +122,8 @@ pub enum Step {
 #[derive(Clone, Debug, Default)]
 struct Name {
     coverage: Coverage,
+    /// Read, but not for the last time.
+    unsettled: Intervals,
     rereads: Rereads,
     jobs: BTreeMap<Kind, Job>,
     blocked: BTreeMap<Kind, Timestamp>,
@@ -167,8 +171,10 @@ impl Planner {
     #[must_use]
     pub fn new(config: Config, coverage: &BTreeMap<EventName, Coverage>) -> Self {
         let names = EventName::JUDGED.iter().enumerate().map(|(index, name)| {
+            let coverage = coverage.get(name).cloned().unwrap_or_default();
             let name = Name {
-                coverage: coverage.get(name).cloned().unwrap_or_default(),
+                unsettled: unsettled(&coverage),
+                coverage,
                 ..Name::default()
             };
             (index, name)
@@ -181,7 +187,7 @@ impl Planner {
             rereads_in_a_row: 0,
             pages: Pages::default(),
         };
-        planner.credit = planner.most_credit() / 24;
+        planner.credit = planner.most_credit();
         planner
     }
 
@@ -191,14 +197,15 @@ impl Planner {
         for (index, name) in &mut self.names {
             let coverage = coverage.get(&EventName::JUDGED[*index]);
             name.coverage = coverage.cloned().unwrap_or_default();
+            name.unsettled = unsettled(&name.coverage);
             name.jobs.retain(|kind, _| *kind == Kind::Poll);
         }
         self.credit = self.credit.min(self.most_credit());
     }
 
-    /// A day's worth of the perfect reader.
+    /// What the perfect reader needs in two hours: thrift long ago pays for nothing today.
     fn most_credit(&self) -> i64 {
-        let polls = LATEST.as_secs() / self.config.poll_period.as_secs().max(1);
+        let polls = LATEST.as_secs() / 12 / self.config.poll_period.as_secs().max(1);
         polls * i64::try_from(EventName::JUDGED.len()).unwrap_or(1)
     }
 
@@ -265,7 +272,8 @@ impl Planner {
     fn next_wake(&self, now: Timestamp) -> Timestamp {
         let blocked = self.names.values().flat_map(|name| name.blocked.values());
         let blocked = blocked.copied().filter(|until| *until > now).min();
-        let regular = after(now, SignedDuration::from_secs(5));
+        let often = (self.config.reread_period / 8).min(SignedDuration::from_secs(30));
+        let regular = after(now, often);
         blocked.unwrap_or(regular).min(regular)
     }
 
@@ -316,6 +324,7 @@ impl Planner {
     }
 
     fn next_reread(&self, now: Timestamp) -> Option<Request> {
+        let mut best: Option<(f64, Request)> = None;
         for (index, name) in &self.names {
             if !is_free(name, Kind::Reread, now) {
                 continue;
@@ -324,21 +333,26 @@ impl Planner {
             if let Some(job) = name.jobs.get(&Kind::Reread) {
                 return Some(request(event, Kind::Reread, job, now));
             }
-            // A reread that takes a single page costs no more than looking.
-            let affordable = self.credit > 0 || name.sparse;
             let due = name.rereads.due(
-                &unsettled(&name.coverage),
+                &name.unsettled,
                 self.config.reread_period,
                 name.polled_since,
-                !affordable,
+                self.is_frugal(name),
                 now,
             );
-            if let Some(window) = due {
+            let Some((score, window)) = due else { continue };
+            if best.as_ref().is_none_or(|(best, _)| score > *best) {
                 let job = Job::new(window, false, now);
-                return Some(request(event, Kind::Reread, &job, now));
+                best = Some((score, request(event, Kind::Reread, &job, now)));
             }
         }
-        None
+        best.map(|(_, request)| request)
+    }
+
+    /// Whether a reread of the name has to wait for more than its period.
+    fn is_frugal(&self, name: &Name) -> bool {
+        // What takes a single page costs no more than looking.
+        self.credit < ENOUGH && !name.sparse
     }
 
     fn next_backfill(&self, now: Timestamp) -> Option<Request> {
@@ -413,12 +427,15 @@ impl Planner {
         let answered = self
             .job(request)
             .map(|job| job.answered(answer, request.at));
-        let Some(Ok((job, proof))) = answered else {
+        let Some(Ok((mut job, proof))) = answered else {
             return;
         };
         let perfect_before = self.pages.perfect;
         let short = self.credit <= AMPLE;
         let exhausted = self.credit <= 1;
+        let frugal = self
+            .of(request.name)
+            .is_some_and(|name| self.is_frugal(name));
         let Some(name) = self.of_mut(request.name) else {
             return;
         };
@@ -429,6 +446,7 @@ impl Planner {
         if let Some(settled) = proof.settled {
             name.coverage.settled.insert(settled);
         }
+        name.unsettled = unsettled(&name.coverage);
         let read = Interval {
             start: job.reached,
             end: job.end,
@@ -454,13 +472,11 @@ impl Planner {
             }
             Kind::Reread => {
                 name.fresh += fresh;
-                if more && (exhausted || (short && job.pages >= REREAD_PAGES)) {
-                    let page = proof.read.unwrap_or(Interval {
-                        start: job.reached,
-                        end: job.reached,
-                    });
-                    let had_its_day = job.end <= before(request.at, LATEST);
-                    more = had_its_day || !Rereads::ends_within(page);
+                if request.token.is_none() {
+                    job.must = frugal;
+                }
+                if more && !job.must && (exhausted || (short && job.pages >= REREAD_PAGES)) {
+                    more = !proof.read.is_some_and(Rereads::ends_within);
                 }
                 if !more {
                     let most_of_a_day = job.end.duration_since(job.start) >= LATEST / 2;
@@ -509,9 +525,9 @@ impl Planner {
         self.credit += i64::try_from(earned)
             .unwrap_or(i64::MAX / 4)
             .saturating_mul(2);
-        // What a busy time took beyond its share is not owed for longer than an hour.
+        // What a busy time took beyond its share is owed by the day after it, no longer.
         let most = self.most_credit();
-        self.credit = self.credit.clamp(-most / 24, most);
+        self.credit = self.credit.clamp(-most * 12, most);
     }
 
     /// The request failed; the same is not asked again before `until`.

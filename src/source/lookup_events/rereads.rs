@@ -15,6 +15,9 @@ use crate::event::{Interval, Intervals};
 /// Length of a slot, in seconds.
 const SLOT: i64 = 900;
 
+/// How long spans that have had their day are gathered in a frugal time.
+const FINAL: SignedDuration = SignedDuration::from_hours(3);
+
 /// The polls read this much again each time.
 pub(super) const SETTLING: SignedDuration = SignedDuration::from_mins(15);
 
@@ -48,17 +51,17 @@ impl Rereads {
         }
     }
 
-    /// What is to be read again of `unsettled`, the best use of a request first. `polled_since`
-    /// is since when the polls have been reading the settling window without a break; with
-    /// `last_only`, only what has had its day.
+    /// What is to be read again of `unsettled`: the best use of a request, and how good that is.
+    /// `polled_since` is since when the polls have been reading the settling window without a
+    /// break; with `frugal`, only what has grown old since, or has had its day.
     pub(super) fn due(
         &self,
         unsettled: &Intervals,
         period: SignedDuration,
         polled_since: Option<Timestamp>,
-        last_only: bool,
+        frugal: bool,
         now: Timestamp,
-    ) -> Option<Interval> {
+    ) -> Option<(f64, Interval)> {
         let settling = before(now, SETTLING);
         let mut slots: Vec<i64> = Vec::new();
         for span in unsettled.as_slice() {
@@ -87,13 +90,24 @@ impl Rereads {
                 }
             }
         };
-        let due = |slot: i64| {
-            let had_its_day = slot_start(slot + 1) <= before(now, LATEST);
-            waited(slot).filter(|_| had_its_day || !last_only)
+        // In a frugal time a slot is worth a window when it is four times as old as it was, or has had
+        // its day for some hours; one beside it goes along when it is two and a half times as old, or
+        // has had its day.
+        let due = |slot: i64, beside: bool| {
+            let waited = waited(slot)?;
+            let age = now.duration_since(slot_start(slot + 1));
+            let (aged, had_its_day) = if beside {
+                (age / 5 * 3, LATEST)
+            } else {
+                (age / 4 * 3, LATEST + FINAL)
+            };
+            (!frugal || waited >= aged || age >= had_its_day).then_some(waited)
         };
         let mut best: Option<(f64, usize)> = None;
         for (index, slot) in slots.iter().enumerate() {
-            let Some(waited) = due(*slot) else { continue };
+            let Some(waited) = due(*slot, false) else {
+                continue;
+            };
             let age = now
                 .duration_since(slot_start(*slot))
                 .max(SignedDuration::from_secs(SLOT));
@@ -103,18 +117,22 @@ impl Rereads {
                 best = Some((score, index));
             }
         }
-        let (_, youngest) = best?;
-        let mut oldest = youngest;
-        while oldest > 0
-            && slots[oldest - 1] == slots[oldest] - 1
-            && due(slots[oldest - 1]).is_some()
-        {
+        let (score, found) = best?;
+        let joins = |slot: usize, beside: usize| {
+            slots[slot].abs_diff(slots[beside]) == 1 && due(slots[slot], true).is_some()
+        };
+        let (mut oldest, mut youngest) = (found, found);
+        while oldest > 0 && joins(oldest - 1, oldest) {
             oldest -= 1;
         }
-        Some(Interval {
+        while youngest + 1 < slots.len() && joins(youngest + 1, youngest) {
+            youngest += 1;
+        }
+        let window = Interval {
             start: slot_start(slots[oldest]),
             end: slot_start(slots[youngest] + 1),
-        })
+        };
+        Some((score, window))
     }
 
     /// Whether a slot ends within the span, so that stopping there loses nothing.
