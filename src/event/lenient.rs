@@ -8,6 +8,17 @@ use serde::{
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
+/// A text, or null, borrowed where it holds no escapes: by itself serde would copy an optional one.
+pub(super) fn string<'de: 'a, 'a, D>(deserializer: D) -> Result<Option<Cow<'a, str>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    #[derive(Deserialize)]
+    struct Borrowed<'a>(#[serde(borrow)] Cow<'a, str>);
+    let text = Option::<Borrowed<'a>>::deserialize(deserializer)?;
+    Ok(text.map(|text| text.0))
+}
+
 /// A text; numbers are taken as their digits, everything else as absent.
 pub(super) fn text<'de: 'a, 'a, D>(deserializer: D) -> Result<Option<Cow<'a, str>>, D::Error>
 where

@@ -32,7 +32,7 @@ const QUOTED_SOURCE: &[u8] = b"\"ecr.amazonaws.com\"";
 /// How every escape begins that can stand for a letter of the key or of the source.
 const ESCAPE: &[u8] = b"\\u00";
 /// How far the search runs ahead of the scan: what it touches is still in the cache then.
-const AHEAD: usize = 16 << 10;
+const AHEAD: usize = 64 << 10;
 
 static SOURCE_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(QUOTED_SOURCE));
 static ESCAPE_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(ESCAPE));

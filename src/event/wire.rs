@@ -14,21 +14,31 @@ use super::{
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Record<'a> {
-    #[serde(rename = "eventID", borrow, default)]
+    #[serde(
+        rename = "eventID",
+        borrow,
+        default,
+        deserialize_with = "lenient::string"
+    )]
     pub(super) event_id: Option<Cow<'a, str>>,
-    #[serde(rename = "sharedEventID", borrow, default)]
+    #[serde(
+        rename = "sharedEventID",
+        borrow,
+        default,
+        deserialize_with = "lenient::string"
+    )]
     pub(super) shared_event_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "lenient::string")]
     pub(super) event_time: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "lenient::string")]
     pub(super) event_source: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "lenient::string")]
     pub(super) event_name: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "lenient::string")]
     pub(super) event_category: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "lenient::string")]
     pub(super) aws_region: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "lenient::string")]
     pub(super) error_code: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "lenient::text")]
     pub(super) recipient_account_id: Option<Cow<'a, str>>,
@@ -48,22 +58,33 @@ pub(super) struct Record<'a> {
 
 #[derive(Deserialize)]
 pub(super) struct Addendum<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "lenient::string")]
     pub(super) reason: Option<Cow<'a, str>>,
-    #[serde(rename = "originalEventID", borrow, default)]
+    #[serde(
+        rename = "originalEventID",
+        borrow,
+        default,
+        deserialize_with = "lenient::string"
+    )]
     pub(super) original_event_id: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
 pub(super) struct Resource<'a> {
-    #[serde(rename = "ARN", alias = "arn", borrow, default)]
+    #[serde(
+        rename = "ARN",
+        alias = "arn",
+        borrow,
+        default,
+        deserialize_with = "lenient::string"
+    )]
     pub(super) arn: Option<Cow<'a, str>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Request<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "lenient::string")]
     pub(super) repository_name: Option<Cow<'a, str>>,
     #[serde(borrow, deserialize_with = "lenient::text")]
     pub(super) registry_id: Option<Cow<'a, str>>,
@@ -71,13 +92,13 @@ pub(super) struct Request<'a> {
     pub(super) image_ids: Option<Vec<RawImageId<'a>>>,
     #[serde(borrow)]
     pub(super) image_id: Option<RawImageId<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "lenient::string")]
     pub(super) image_tag: Option<Cow<'a, str>>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "lenient::string")]
     pub(super) image_digest: Option<Cow<'a, str>>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "lenient::string")]
     pub(super) image_manifest: Option<Cow<'a, str>>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "lenient::string")]
     pub(super) target_storage_class: Option<Cow<'a, str>>,
 }
 
@@ -97,9 +118,9 @@ pub(super) struct Response<'a> {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct ResponseImage<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "lenient::string")]
     pub(super) repository_name: Option<Cow<'a, str>>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "lenient::string")]
     pub(super) image_manifest: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) image_id: Option<RawImageId<'a>>,
@@ -115,16 +136,16 @@ pub(super) struct Failure<'a> {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct RawImageId<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "lenient::string")]
     pub(super) image_digest: Option<Cow<'a, str>>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "lenient::string")]
     pub(super) image_tag: Option<Cow<'a, str>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct ServiceDetails<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "lenient::string")]
     pub(super) repository_name: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) lifecycle_event_policy: Option<LifecyclePolicy<'a>>,
@@ -143,7 +164,7 @@ pub(super) struct LifecyclePolicy<'a> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct PolicyRule<'a> {
     pub(super) rule_priority: i64,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "lenient::string")]
     pub(super) description: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pub(super) action: Option<&'a RawValue>,
