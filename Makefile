@@ -1,6 +1,7 @@
 # What people and CI run. `make help` lists it; .ci/run is the whole of a check.
 
 CARGO ?= cargo
+FUZZ_SECONDS ?= 3600
 # The folder with kubectl and helm, building the programs if need be.
 TESTBED = tests/testbed/build.sh
 
@@ -19,6 +20,18 @@ test: testbed ## run every test, against a real control plane
 
 soak: ## kill a process that writes the ledger a thousand times
 	ECR_AUDIT_SOAK=1000 $(CARGO) test --locked --test ledger -- crashes::
+
+.PHONY: bench-files fuzz
+bench-files: ## how fast trail files are read, as ratios to pure inflate
+	$(CARGO) build --release --locked --bin ecr-audit --example inflate
+	python3 benches/files.py target/release/ecr-audit target/release/examples/inflate
+
+fuzz: ## fuzz every parser for FUZZ_SECONDS each (3600); needs nightly Rust and cargo-fuzz
+	for target in splitter record reference policy; do \
+		mkdir -p fuzz/corpus/$$target && \
+		$(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=65536 || exit 1; \
+	done
 
 lint: ## check formatting, lints and scripts
 	$(CARGO) fmt --check

@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""How fast trail files are read: `check` against pure inflate, by CPU time.
+
+Makes its own corpora (deterministic, below target/bench/), then runs the two programs in turn, so
+that a machine whose speed drifts changes neither ratio, and prints the median of each.
+
+usage: files.py CHECK INFLATE [--rounds 7] [--files 120]
+"""
+import argparse, gzip, json, os, random, resource, shutil, statistics, subprocess, sys
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "target", "bench")
+ACCOUNT = "111122223333"
+HEX = "0123456789abcdef"
+REPOSITORIES = [f"{team}/{app}" for team in ("shop", "search", "pay", "data") for app in ("web", "api", "worker", "cron")]
+
+
+def hexes(rng, length):
+    return "".join(rng.choices(HEX, k=length))
+
+
+def uuid(rng):
+    h = hexes(rng, 32)
+    return "-".join((h[:8], h[8:12], h[12:16], h[16:20], h[20:]))
+
+
+def identity(rng):
+    role = rng.choice(("node", "ci", "deploy", "scanner")) + "-" + rng.choice(("blue", "green", "red"))
+    session = "i-0" + hexes(rng, 16) if role.startswith("node") else "botocore-session-" + hexes(rng, 10)
+    key = "AROA" + role.upper().replace("-", "X").ljust(17, "Q")[:17]
+    return {
+        "type": "AssumedRole", "principalId": f"{key}:{session}", "accountId": ACCOUNT,
+        "arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/{role}/{session}", "accessKeyId": "ASIA" + hexes(rng, 16).upper(),
+        "sessionContext": {
+            "sessionIssuer": {"type": "Role", "principalId": key, "arn": f"arn:aws:iam::{ACCOUNT}:role/{role}",
+                              "accountId": ACCOUNT, "userName": role},
+            "webIdFederationData": {}, "attributes": {"creationDate": "2026-03-01T00:00:00Z", "mfaAuthenticated": "false"}},
+    }
+
+
+def record(rng, source, name, request, response=None, read_only=True):
+    return {
+        "eventVersion": "1.09", "userIdentity": identity(rng), "eventTime": f"2026-03-01T00:{rng.randrange(60):02}:{rng.randrange(60):02}Z",
+        "eventSource": source + ".amazonaws.com", "eventName": name, "awsRegion": "us-east-1",
+        "sourceIPAddress": f"10.0.{rng.randrange(256)}.{rng.randrange(256)}",
+        "userAgent": rng.choice(("aws-sdk-go/1.44.322 (go1.20.7; linux; amd64)", "Boto3/1.34.69 md/Botocore#1.34.69 ua/2.0 os/linux#6.1.79 md/arch#x86_64 lang/python#3.11.9", "containerd/1.7.11")),
+        "requestParameters": request, "responseElements": response, "requestID": uuid(rng), "eventID": uuid(rng),
+        "readOnly": read_only, "eventType": "AwsApiCall", "managementEvent": True, "recipientAccountId": ACCOUNT,
+        "eventCategory": "Management",
+        "tlsDetails": {"tlsVersion": "TLSv1.3", "cipherSuite": "TLS_AES_128_GCM_SHA256", "clientProvidedHostHeader": f"{source}.us-east-1.amazonaws.com"},
+    }
+
+
+def ecr(rng):
+    repository, name = rng.choice(REPOSITORIES), rng.choices(
+        ("BatchGetImage", "GetDownloadUrlForLayer", "GetAuthorizationToken", "PutImage"), (40, 35, 20, 5))[0]
+    digest = "sha256:" + hexes(rng, 64)
+    request = {"registryId": ACCOUNT, "repositoryName": repository}
+    response = None
+    if name == "BatchGetImage":
+        request["imageIds"] = [rng.choice(({"imageTag": f"v{rng.randrange(40)}"}, {"imageDigest": digest}))]
+        request["acceptedMediaTypes"] = ["application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json"]
+    elif name == "GetDownloadUrlForLayer":
+        request["layerDigest"] = digest
+    elif name == "GetAuthorizationToken":
+        request = None
+    else:
+        layers = [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "size": rng.randrange(10**8), "digest": "sha256:" + hexes(rng, 64)} for _ in range(8)]
+        manifest = json.dumps({"schemaVersion": 2, "layers": layers}, indent=3)
+        request |= {"imageManifest": manifest, "imageTag": f"v{rng.randrange(40)}"}
+        response = {"image": {**request, "imageId": {"imageDigest": digest, "imageTag": request["imageTag"]}}}
+    made = record(rng, "ecr", name, request, response, name != "PutImage")
+    if request:
+        made["resources"] = [{"accountId": ACCOUNT, "ARN": f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/{repository}"}]
+    return made
+
+
+def other(rng):
+    kind = rng.randrange(4)
+    if kind == 0:
+        items = [{"value": "i-0" + hexes(rng, 16)} for _ in range(rng.randrange(1, 12))]
+        return record(rng, "ec2", "DescribeInstances", {"filterSet": {"items": [{"name": "instance-id", "valueSet": {"items": items}}]}})
+    if kind == 1:
+        token = "".join(rng.choices("ABCDEFGHIJKLMNOPabcdefghijklmnop0123456789+/", k=rng.randrange(300, 700)))
+        return record(rng, "sts", "AssumeRole", {"roleArn": f"arn:aws:iam::{ACCOUNT}:role/ci-blue", "roleSessionName": hexes(rng, 18)}, {"credentials": {"sessionToken": token}})
+    if kind == 2:
+        made = record(rng, "kms", "Decrypt", {"encryptionContext": {"aws:ecr:arn": f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/shop/web"}})
+        # Looks like ECR everywhere but where it counts.
+        made["userIdentity"]["invokedBy"] = made["userAgent"] = "ecr.amazonaws.com"
+        return made
+    return record(rng, "s3", "GetObject", {"bucketName": "logs", "key": f"a{{b}}/\"{hexes(rng, 24)}\"", "Host": "logs.s3.amazonaws.com"})
+
+
+def corpus(name, files, events, share):
+    folder = os.path.join(ROOT, name)
+    if os.path.exists(folder + ".done"):
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    for number in range(files):
+        rng = random.Random(f"{name}/{number}")
+        recent, records = [], []
+        for _ in range(events):
+            if rng.random() < share:
+                records.append(ecr(rng))
+            elif recent and rng.random() < .5:  # pollers repeat themselves
+                records.append(rng.choice(recent) | {"eventID": uuid(rng), "requestID": uuid(rng)})
+            else:
+                records.append(other(rng))
+                recent = [*recent[-40:], records[-1]]
+        text = json.dumps({"Records": records}, separators=(",", ":")).encode()
+        with open(os.path.join(folder, f"{number:05}.json.gz"), "wb") as file:
+            file.write(gzip.compress(text, 6, mtime=0))
+    open(folder + ".done", "w").close()
+    return folder
+
+
+def cpu(command):
+    """CPU seconds of a run, and its peak of resident memory in MiB."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if os.waitstatus_to_exitcode(status) not in (0, 1):
+        sys.exit(f"failed: {command}")
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("check")
+    parser.add_argument("inflate")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--files", type=int, default=120)
+    arguments = parser.parse_args()
+    os.makedirs(ROOT, exist_ok=True)
+    pods = os.path.join(ROOT, "pods.json")
+    image = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/shop/web"
+    digest = "sha256:" + "0" * 64
+    pod = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "shop", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"nodeName": "n", "containers": [{"name": "web", "image": f"{image}@{digest}"}]},
+        "status": {"phase": "Running", "containerStatuses": [{"name": "web", "image": image, "imageID": f"{image}@{digest}"}]},
+    }
+    with open(pods, "w") as file:
+        json.dump({"apiVersion": "v1", "kind": "List", "items": [pod]}, file)
+    print(f"{'corpus':<24}{'check / inflate':>16}{'peak MiB':>10}")
+    for name, files, events, share in (
+        ("0 % ECR", arguments.files, 2000, 0), ("5 % ECR", arguments.files, 2000, .05),
+        ("50 % ECR", arguments.files, 2000, .5), ("8,000 small files", 8000, 20, .05),
+    ):
+        folder = corpus(name.replace(" ", "-").replace("%", "percent"), files, events, share)
+        check = [arguments.check, "check", "--pods", pods, "--now", "2026-03-02T00:00:00Z", "--output", "json", "--threads", "1", "--events", folder]
+        ratios, peaks = [], []
+        for _ in range(arguments.rounds + 1):  # the first warms up
+            ours, peak = cpu(check)
+            theirs, _ = cpu([arguments.inflate, folder])
+            ratios.append(ours / theirs)
+            peaks.append(peak)
+        print(f"{name:<24}{statistics.median(ratios[1:]):>15.2f}x{max(peaks):>10.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
