@@ -4,8 +4,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::cast_possible_truncation,
-    reason = "helpers of tests fail their test; the truncated number is a random one"
+    reason = "helpers of tests fail their test"
 )]
 
 #[path = "../fuzz/checks.rs"]
