@@ -214,12 +214,14 @@ impl History {
                 }
             }
             (requested, Some(tag)) => {
-                let known = match self.tag_now(tag) {
-                    Tag::Names(digest) => Some(digest),
+                let current = self.tag_now(tag);
+                let known = match &current {
+                    Tag::Names(digest) => Some(digest.clone()),
                     Tag::Nothing(_) | Tag::Unknown => None,
                 };
-                if known.is_some() && requested.is_some() && known != *requested {
-                    // The tag names another image than the identifier: ECR does not touch it.
+                let told = !matches!(current, Tag::Unknown);
+                if requested.is_some() && told && known != *requested {
+                    // The tag names another image than the identifier, or none: ECR leaves it.
                     return;
                 }
                 let digest = image.named.clone().or(known).or_else(|| requested.clone());

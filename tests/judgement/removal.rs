@@ -248,6 +248,19 @@ fn an_id_with_digest_and_tag_removes_the_tag_if_they_match() {
     let other = json!({"imageDigest": digest(&b()).as_str(), "imageTag": "v1"});
     let world = web().event(delete(20, json!([other]), json!([]), json!([])));
     assert_eq!(world.verdicts(), [""; 0]);
+    let reference = format!("{REGISTRY}/shop/web@{}", digest(&b()));
+    let stale = json!({"imageDigest": digest(&b()).as_str(), "imageTag": "old"});
+    let world = World::new()
+        .event(push(1, Some("old"), &a()))
+        .event(push(2, None, &b()))
+        .event(delete(3, json!([by_tag("old")]), json!([]), json!([])))
+        .pod("web-1", 5, &reference, &digest(&b()))
+        .event(delete(20, json!([stale]), json!([]), json!([])));
+    assert_eq!(
+        world.states(),
+        ["Present"],
+        "a tag that names nothing matches no digest"
+    );
 }
 
 #[test]
