@@ -143,7 +143,10 @@ pub struct Finding {
     /// What was found.
     #[serde(rename = "type")]
     pub finding_type: FindingType,
-    /// What a new node would get; null for pulls and pushes.
+    /// What a new node would get: `Unpullable`, `WouldChange` or `Unknown`; null for pulls and
+    /// pushes.
+    // The API server takes null for no value of an enum, so the schema has none.
+    #[schemars(with = "Option<String>")]
     pub impact: Option<Impact>,
     /// An exception of the policy covers it: shown, but not counted.
     pub excepted: bool,

@@ -50,8 +50,8 @@ use crate::{
 const GATHER: Duration = Duration::from_millis(200);
 /// How often a pass is made when nothing moves but the time.
 const TICK: Duration = Duration::from_secs(15);
-/// How soon a pass that failed is made again.
-const RETRY: Duration = Duration::from_secs(2);
+/// How soon a pass that failed is made again, at first and at last.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// How often pulls that no lookback needs are forgotten.
 const PRUNE: SignedDuration = SignedDuration::from_hours(1);
 /// How much longer than the longest lookback pulls are kept.
@@ -102,6 +102,8 @@ pub(super) struct Controller {
     judged_on: Option<Date>,
     pruned_at: Option<Timestamp>,
     pulls_seen: visit::PullsSeen,
+    /// The failure that was logged last.
+    told: Option<String>,
 }
 
 impl Controller {
@@ -140,6 +142,7 @@ impl Controller {
             judged_on: None,
             pruned_at: None,
             pulls_seen: visit::PullsSeen::default(),
+            told: None,
         }
     }
 
@@ -153,7 +156,7 @@ impl Controller {
         let inventory = self.inventory.clone();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut retry = false;
+        let mut retry = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -162,7 +165,7 @@ impl Controller {
                 facts = sources.next() => self.facts_changed(facts),
                 _ = self.leadership.changed() => {}
                 _ = tick.tick() => {}
-                () = sleep(RETRY), if retry => {}
+                () = sleep(retry.unwrap_or(TICK)), if retry.is_some() => {}
             }
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -173,7 +176,11 @@ impl Controller {
             }
             tokio::select! {
                 () = stop.cancelled() => break,
-                whole = self.pass() => retry = !whole,
+                whole = self.pass() => {
+                    retry = (!whole).then(|| {
+                        retry.map_or(RETRY.0, |pause: Duration| (pause * 2).min(RETRY.1))
+                    });
+                }
             }
         }
         self.pollers.stop().await;
@@ -614,14 +621,18 @@ impl Controller {
         self.metrics.process(|process| process.writes += writes);
     }
 
-    fn failed(&self, error: &WriteError) {
+    fn failed(&mut self, error: &WriteError) {
         let category = error.category();
         match error {
             WriteError::Conflict | WriteError::NotLeader => {
                 tracing::debug!(%error, "a write was not taken");
             }
             WriteError::Forbidden(_) | WriteError::Api(_) => {
-                tracing::warn!(%error, reason = category, "a write was not taken");
+                // The same one again and again is told once.
+                let text = error.to_string();
+                if self.told.replace(text.clone()).as_ref() != Some(&text) {
+                    tracing::warn!(%error, reason = category, "a write was not taken");
+                }
             }
         }
         self.metrics

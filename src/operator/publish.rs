@@ -76,6 +76,10 @@ impl WriteError {
                 &format!("cannot {verb} {resource}: {}", status.message),
                 300,
             )),
+            kube::Error::Api(status) => Self::Api(plain(
+                &format!("cannot {verb} {resource}: {}", status.message),
+                300,
+            )),
             error => Self::Api(plain(&format!("cannot {verb} {resource}: {error}"), 300)),
         }
     }

@@ -276,12 +276,12 @@ impl Visit<'_> {
         compiled: &Compiled,
         (account, region): &PlaceName,
     ) -> bool {
-        let Some(run) = evidence
+        let run = evidence
             .place(account, region)
-            .and_then(|place| place.run(&PULLS))
-        else {
-            return false;
-        };
+            // While history is still to be read, the pull may be in what is missing.
+            .filter(|place| !place.is_backfilling(&PULLS))
+            .and_then(|place| place.run(&PULLS));
+        let Some(run) = run else { return false };
         let index = self.inventory.index();
         index
             .repositories(&compiled.scope)
@@ -291,7 +291,10 @@ impl Visit<'_> {
                 containers.iter().any(|container| {
                     container.running.is_some()
                         && container.created >= run.start
-                        && run.end.duration_since(container.started) > DELIVERY
+                        && run
+                            .end
+                            .duration_since(container.created.max(container.started))
+                            > DELIVERY
                 })
             })
     }
