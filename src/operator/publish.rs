@@ -232,38 +232,36 @@ impl Publisher {
     async fn write(&self, write: Write) -> Result<Written, WriteError> {
         self.leads()?;
         match write {
-            Write::Apply((namespace, name), object, None) => {
-                let api: Api<EcrAuditFinding> = Api::namespaced(self.client.clone(), &namespace);
+            Write::Apply((namespace, name), mut object, None) => {
+                let api = self.findings_of(&namespace);
                 let params = PostParams {
                     field_manager: Some(MANAGER.to_owned()),
                     ..PostParams::default()
                 };
                 // Created, not applied: one that is there already was not judged here.
                 let created = api
-                    .create(&params, &*object)
+                    .create(&params, &without_null(&object)?)
                     .await
                     .map_err(|error| WriteError::new("create", FINDINGS, error))?;
-                Ok(Written::Applied((namespace, name), Box::new(created), true))
+                object.metadata = created.metadata;
+                Ok(Written::Applied((namespace, name), object, true))
             }
             Write::Apply((namespace, name), mut object, Some(old)) => {
-                let api: Api<EcrAuditFinding> = Api::namespaced(self.client.clone(), &namespace);
+                let api = self.findings_of(&namespace);
                 object.metadata.resource_version = old.version;
                 let applied = api
                     .patch(
                         &name,
                         &PatchParams::apply(MANAGER).force(),
-                        &Patch::Apply(&object),
+                        &Patch::Apply(&without_null(&object)?),
                     )
                     .await
                     .map_err(|error| WriteError::new("patch", FINDINGS, error))?;
-                Ok(Written::Applied(
-                    (namespace, name),
-                    Box::new(applied),
-                    false,
-                ))
+                object.metadata = applied.metadata;
+                Ok(Written::Applied((namespace, name), object, false))
             }
             Write::Delete((namespace, name), old) => {
-                let api: Api<EcrAuditFinding> = Api::namespaced(self.client.clone(), &namespace);
+                let api = self.findings_of(&namespace);
                 let params = DeleteParams::default().preconditions(Preconditions {
                     uid: old.uid,
                     resource_version: old.version,
@@ -276,6 +274,11 @@ impl Publisher {
                 Ok(Written::Deleted((namespace, name)))
             }
         }
+    }
+
+    fn findings_of(&self, namespace: &str) -> Api<DynamicObject> {
+        let resource = ApiResource::erase::<EcrAuditFinding>(&());
+        Api::namespaced_with(self.client.clone(), namespace, &resource)
     }
 
     /// Writes a policy's status; its new `resourceVersion`.
@@ -350,6 +353,18 @@ impl Publisher {
             .await
             .map_err(|error| WriteError::new("create", "events.events.k8s.io", error))
     }
+}
+
+/// The object without an impact that is null, which `kubectl get` would show as such.
+fn without_null(object: &EcrAuditFinding) -> Result<DynamicObject, WriteError> {
+    let mut value =
+        serde_json::to_value(object).map_err(|error| WriteError::Api(error.to_string()))?;
+    if let Some(spec) = value["spec"].as_object_mut()
+        && spec.get("impact").is_some_and(serde_json::Value::is_null)
+    {
+        spec.remove("impact");
+    }
+    serde_json::from_value(value).map_err(|error| WriteError::Api(error.to_string()))
 }
 
 enum Write {

@@ -16,3 +16,6 @@ pub mod status;
 pub mod table;
 pub mod text;
 pub mod vocabulary;
+
+#[cfg(test)]
+mod tests;
