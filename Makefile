@@ -33,11 +33,13 @@ fuzz: ## fuzz every parser for FUZZ_SECONDS each (3600); needs nightly Rust and 
 			-max_total_time=$(FUZZ_SECONDS) -max_len=65536 || exit 1; \
 	done
 
-lint: ## check formatting, lints and scripts
+lint: ## check formatting, lints, scripts, the Dockerfile and the workflows
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	shellcheck .ci/run $$(git ls-files '*.sh')
 	python3 docs/generate.py --check
+	"$$($(TESTBED) python)/hadolint" Dockerfile
+	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 .github/workflows/*.yml
 
 chart: ## check the Helm chart, its alerts and its dashboard
 	for values in charts/*/ci/*-values.yaml; do \
