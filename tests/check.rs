@@ -455,3 +455,29 @@ fn events_after_the_time_of_the_judgement_judge_nothing() {
     assert_eq!(args[6], "--now");
     assert_eq!(code(&run(&args)), 1);
 }
+
+#[test]
+fn the_guide_shows_what_the_command_prints() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/check.md");
+    let guide = fs::read_to_string(guide).expect("docs/check.md");
+    let examples: Vec<&str> = guide
+        .split("```console\n$ ecr-audit ")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(examples.len() >= 3);
+    for example in examples {
+        let (line, shown) = example.split_once('\n').expect("a command and its output");
+        let output = Command::new(env!("CARGO_BIN_EXE_ecr-audit"))
+            .args(line.split_whitespace())
+            .current_dir(data())
+            .output()
+            .expect("run");
+        assert_eq!(
+            text(&output.stdout),
+            shown,
+            "{line}: {}",
+            text(&output.stderr)
+        );
+    }
+}

@@ -153,6 +153,16 @@ fn a_ledger_gives_the_answer_that_the_same_events_give() {
     assert_eq!(json(&from_ledger), json(&from_events));
 }
 
+#[test]
+fn a_ledger_that_is_not_there_is_an_error_and_not_made() {
+    let folder = tempfile::tempdir().expect("folder");
+    let file = folder.path().join("no.db");
+    let output = run("principals", &["--ledger", file.to_str().expect("UTF-8")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("no such ledger"));
+    assert!(!file.exists());
+}
+
 /// The records of the story, decoded.
 fn story() -> Vec<Event> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/check/story");

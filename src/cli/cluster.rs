@@ -2,7 +2,8 @@
 //! page by page.
 
 use anyhow::Context;
-use kube::{Client, api::ListParams, core::Request};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client, api::ListParams, core::Request};
 use serde::Deserialize;
 
 use crate::inventory::{self, Index, Kind, Scope};
@@ -10,11 +11,12 @@ use crate::inventory::{self, Index, Kind, Scope};
 /// Objects of one answer.
 const PAGE: u32 = 500;
 
-/// Reads pods and nodes, and the namespaces where their labels matter.
+/// Reads pods and nodes, and the namespaces where their labels matter. Gives the `uid` of the
+/// namespace `kube-system`, where that may be read: a ledger knows the cluster by it.
 ///
 /// # Errors
 /// When there is no kube context, or the API server does not answer.
-pub(super) fn read(scope: &Scope, index: &mut Index) -> anyhow::Result<()> {
+pub(super) fn read(scope: &Scope, index: &mut Index) -> anyhow::Result<Option<String>> {
     super::runtime()?.block_on(async {
         let client = Client::try_default()
             .await
@@ -24,7 +26,9 @@ pub(super) fn read(scope: &Scope, index: &mut Index) -> anyhow::Result<()> {
         if scope.needs_labels() {
             list(&client, Kind::Namespace, index).await?;
         }
-        Ok(())
+        let namespaces: Api<Namespace> = Api::all(client);
+        let system = namespaces.get_metadata("kube-system").await;
+        Ok(system.ok().and_then(|namespace| namespace.metadata.uid))
     })
 }
 

@@ -66,6 +66,8 @@ pub struct Inputs {
     pub index: Index,
     /// The time of the judgement, in whole seconds.
     pub now: Timestamp,
+    /// What a ledger knows the cluster by; none when what runs was read from files.
+    pub cluster: Option<String>,
     threads: NonZeroUsize,
 }
 
@@ -119,6 +121,7 @@ impl InputArgs {
         )
         .context("spec.workloads.namespaceSelector")?;
         let mut index = Index::new();
+        let mut cluster = None;
         if let Some(pods) = &self.pods {
             if self.nodes.is_none() && rules.expects_cluster_nodes() {
                 bail!(
@@ -140,7 +143,7 @@ impl InputArgs {
                 );
             }
         } else {
-            cluster::read(&scope, &mut index)?;
+            cluster = cluster::read(&scope, &mut index)?;
         }
         Ok(Inputs {
             policy,
@@ -148,6 +151,7 @@ impl InputArgs {
             scope,
             index,
             now,
+            cluster,
             threads: threads.unwrap_or(NonZeroUsize::MIN),
         })
     }
@@ -304,8 +308,8 @@ impl Inputs {
         let unknown = self.index.nodes_without_session();
         if self.rules.expects_cluster_nodes() && unknown > 0 {
             notes.push(format!(
-                "{unknown} of the nodes are no EC2 instances (Fargate, hybrid): their pulls cannot be \
-                 told by the session, so their role belongs in spec.expectedPullers.principals"
+                "nodes that are no EC2 instances (Fargate, hybrid): {unknown}. Their pulls cannot be told \
+                 by the session, so their role belongs in spec.expectedPullers.principals"
             ));
         }
         notes

@@ -5,11 +5,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     io::{self, BufWriter, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
 };
 
+use anyhow::bail;
 use clap::Args;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use jiff::{SignedDuration, Timestamp};
@@ -199,11 +200,20 @@ fn from_events(inputs: &Inputs, paths: &[PathBuf]) -> anyhow::Result<(Deeds, boo
 }
 
 async fn from_ledger(inputs: &Inputs, url: &str) -> anyhow::Result<Deeds> {
+    // Opening would make a new, empty ledger of a name that was misspelt.
+    let file = url.strip_prefix("sqlite://").unwrap_or(url);
+    if !file.contains("://") && !Path::new(file).exists() {
+        bail!("{file}: no such ledger");
+    }
     let ledger = Ledger::open(url).await?;
     let mut nodes = ClusterNodes {
         instances: inputs.index.instances(),
         ..ClusterNodes::default()
     };
+    // Nodes that the operator has seen come and go.
+    if let Some(cluster) = &inputs.cluster {
+        nodes.instances.extend(ledger.nodes(cluster).await?);
+    }
     for (_, caller) in ledger.callers().await? {
         nodes.learn(&caller);
     }
