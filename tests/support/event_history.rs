@@ -9,7 +9,7 @@ use ecr_audit::{
     event::{EventName, Interval},
     source::lookup_events::{
         Answer,
-        planner::{Planner, Request, Step},
+        planner::{Kind, Planner, Request, Step},
     },
 };
 use jiff::{SignedDuration, Timestamp};
@@ -36,6 +36,8 @@ pub struct History {
     records: BTreeMap<EventName, Vec<Record>>,
     /// When each was read first.
     pub seen: HashMap<(EventName, usize), Timestamp>,
+    /// When each window on its way was first asked for.
+    asked: HashMap<(EventName, Kind), Timestamp>,
 }
 
 impl History {
@@ -48,6 +50,7 @@ impl History {
         Self {
             records,
             seen: HashMap::new(),
+            asked: HashMap::new(),
         }
     }
 
@@ -145,7 +148,6 @@ pub fn read(
     mut decide: impl FnMut(&Planner, &Request) -> Fate,
 ) {
     let mut free = now;
-    let mut asked = HashMap::new();
     while now < end {
         let request = match planner.next(now.max(free)) {
             Step::Wait(until) => {
@@ -172,11 +174,11 @@ pub fn read(
         let (answer, fresh) = history.lookup(&request);
         let job = (request.name, request.kind);
         if request.token.is_none() {
-            asked.insert(job, request.at);
+            history.asked.insert(job, request.at);
         }
         let proof = planner.proof(&request, &answer).expect("a usable answer");
         if let Some(read) = proof.read {
-            history.check(request.name, read, asked[&job]);
+            history.check(request.name, read, history.asked[&job]);
         }
         planner.stored(&request, &answer, fresh);
     }
