@@ -26,8 +26,10 @@
 
 pub mod access;
 pub mod control_plane;
+pub mod http;
 pub mod ministack;
 pub mod objects;
+pub mod operator;
 pub mod poll;
 pub mod postgres;
 pub mod programs;

@@ -14,8 +14,6 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 /// A running replay server. It ends when this is dropped, and also when the test's
 /// process is killed: its standard input ends then.
@@ -177,21 +175,7 @@ impl Replay {
     /// One HTTP request, and status and body of its answer.
     pub async fn request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let address = self.url.strip_prefix("http://").expect("an http address");
-        let mut stream = TcpStream::connect(address)
-            .await
-            .expect("the replay server");
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
-             Content-Length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).await.expect("a request");
-        stream.write_all(body.as_bytes()).await.expect("a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("an answer");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-        (status.expect("a status"), body.to_owned())
+        super::http::request(address, method, path, body).await
     }
 }
 

@@ -110,6 +110,16 @@ impl Server {
         Some(format!("{name}: {status}\n{}", self.log_tail()))
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child of ours")
+    }
+
     /// The last lines that it logged.
     pub fn log_tail(&self) -> String {
         let log = fs::read(self.file.with_extension("log")).unwrap_or_default();

@@ -1,0 +1,154 @@
+//! The operator as users run it: the real process, on a real control plane, with the replay
+//! server as its AWS.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::servers::{Folder, Server, free_ports};
+use super::{Access, Replay, http, programs};
+
+/// A running `ecr-audit run`.
+pub struct Operator {
+    server: Server,
+    address: String,
+}
+
+impl Operator {
+    /// Starts it with this access to the cluster. Its ledger is `ledger` in the folder, and
+    /// is kept there for the next one.
+    pub fn start(folder: &Folder, name: &str, access: &Access, replay: &Replay) -> Self {
+        let [port] = free_ports();
+        let address = format!("127.0.0.1:{port}");
+        let mut command = access.command(Self::program());
+        command
+            .args([
+                "run",
+                "--log-format",
+                "text",
+                "--listen",
+                &address,
+                "--ledger",
+            ])
+            .arg(Self::ledger(folder))
+            .envs(replay.environment())
+            .env("POD_NAMESPACE", "default")
+            .env("POD_NAME", name)
+            .env("RUST_LOG", "info,ecr_audit=debug");
+        let server = folder.spawn(name, command);
+        Self { server, address }
+    }
+
+    /// The program that is tested; only integration tests know it.
+    fn program() -> &'static Path {
+        match option_env!("CARGO_BIN_EXE_ecr-audit") {
+            Some(program) => Path::new(program),
+            None => panic!("only integration tests are told where the program is"),
+        }
+    }
+
+    /// The ledger's file.
+    pub fn ledger(folder: &Folder) -> PathBuf {
+        folder.path().join("ledger.db")
+    }
+
+    /// Status and body of a page of its admin server.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        http::request(&self.address, "GET", path, "").await
+    }
+
+    /// The lines of `/metrics` that start like this.
+    pub async fn metrics(&self, start: &str) -> Vec<String> {
+        let (status, body) = self.get("/metrics").await;
+        assert_eq!(status, 200, "{body}");
+        let lines = body.lines().filter(|line| line.starts_with(start));
+        lines.map(str::to_owned).collect()
+    }
+
+    /// Kills it, as a node that fails does.
+    pub fn kill(mut self) {
+        self.server.stop();
+    }
+
+    /// Asks it to end, as Kubernetes does, and says how it did.
+    pub async fn terminate(mut self) -> ExitStatus {
+        let mut kill = Command::new("kill");
+        kill.arg(self.server.id().to_string());
+        programs::stdout(kill).await;
+        super::eventually("the operator's end", Duration::from_secs(10), async || {
+            self.server.ended().ok_or("it runs")
+        })
+        .await
+    }
+
+    /// The end of its log.
+    pub fn log_tail(&self) -> String {
+        self.server.log_tail()
+    }
+}
+
+/// What `kubectl get` says about a policy.
+pub async fn policy(admin: &Access, name: &str) -> Value {
+    let text = admin
+        .kubectl(["get", "ecrauditpolicy", name, "-o", "json"])
+        .await;
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// A condition: `True`, its reason and its message.
+pub fn condition(policy: &Value, kind: &str) -> (String, String, String) {
+    let all = policy["status"]["conditions"].as_array();
+    let found = all.and_then(|all| all.iter().find(|one| one["type"] == kind));
+    let field = |name: &str| {
+        let text = found.and_then(|one| one[name].as_str());
+        text.unwrap_or_default().to_owned()
+    };
+    (field("status"), field("reason"), field("message"))
+}
+
+/// Waits until a condition has this status and reason, and returns its message.
+pub async fn expect_condition(
+    admin: &Access,
+    name: &str,
+    kind: &str,
+    expected: (&str, &str),
+    limit: Duration,
+) -> String {
+    let what = format!("{kind} {expected:?}");
+    super::eventually(&what, limit, async || {
+        let policy = policy(admin, name).await;
+        let (status, reason, message) = condition(&policy, kind);
+        if (status.as_str(), reason.as_str()) == expected {
+            Ok(message)
+        } else {
+            Err(format!("{:#}", policy["status"]))
+        }
+    })
+    .await
+}
+
+/// Type, workload and reason of every finding object in a namespace, sorted.
+pub async fn findings(admin: &Access, namespace: &str) -> Vec<String> {
+    let arguments = [
+        "get",
+        "ecrauditfindings",
+        "--namespace",
+        namespace,
+        "-o",
+        "json",
+    ];
+    let text = admin.kubectl(arguments).await;
+    let list: Value = serde_json::from_str(&text).expect("JSON");
+    let mut all: Vec<String> = (list["items"].as_array().expect("a list").iter())
+        .map(|object| {
+            let spec = &object["spec"];
+            let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+            let (workload, impact) = (text(&spec["workload"]["name"]), text(&spec["impact"]));
+            format!("{workload}, {}, {impact}", text(&spec["type"]))
+        })
+        .collect();
+    all.sort();
+    all
+}
