@@ -3,6 +3,12 @@
 //! told within seconds, faults say what is wrong and when it is over, and what was told survives
 //! the end of the process and the loss of its ledger.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests fail their test"
+)]
+
 mod support;
 
 use std::{
@@ -18,7 +24,7 @@ use support::{Access, ControlPlane, Replay, eventually};
 const DEFINITIONS: &str = include_str!("../crds/ecraudit.io.yaml");
 /// The moment that the story takes for now.
 const NOW: &str = "2026-11-20T12:00:00Z";
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 fn story(name: &str) -> String {
     fs::read_to_string(
@@ -160,6 +166,7 @@ async fn cluster(admin: &Access) {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a story is told in one go")]
 async fn the_story_is_told_from_cloudtrail_to_kubectl() {
     let control_plane = ControlPlane::start().await;
     let admin = control_plane.admin();

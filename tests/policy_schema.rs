@@ -1,6 +1,12 @@
 //! Promise: the API server refuses a policy that cannot be judged, and says what was expected;
 //! what a policy leaves out is filled in.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests fail their test"
+)]
+
 mod support;
 
 use serde_json::{Value, json};
