@@ -40,7 +40,10 @@ fn say(text: &str) {
 }
 
 async fn show(admin: &Access, arguments: &[&str]) -> String {
-    println!("$ kubectl {}", arguments.join(" "));
+    println!(
+        "$ kubectl {}",
+        arguments.join(" ").replace(env!("CARGO_MANIFEST_DIR"), ".")
+    );
     let shown = admin.kubectl(arguments).await;
     print!("{shown}");
     shown
@@ -58,7 +61,7 @@ fn operator() -> PathBuf {
     program
 }
 
-async fn get(address: &str, path: &str) -> Option<String> {
+fn get(address: &str, path: &str) -> Option<String> {
     let url = format!("http://{address}{path}");
     let script = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())";
     let output = Command::new(support::programs::python())
@@ -137,7 +140,7 @@ async fn main() -> ExitCode {
             .add_as_of(AS_OF, &fs::read_to_string(story(events)).unwrap())
             .await;
     }
-    let seen = eventually("both are found", Duration::from_secs(60), async || {
+    let seen = eventually("both are found", Duration::from_mins(1), async || {
         let shown = admin.kubectl(["get", "eaf", "-A"]).await;
         let found = shown.contains("UnexpectedPull")
             && shown.contains("ImageExpired")
@@ -154,7 +157,7 @@ async fn main() -> ExitCode {
 
     say("4. The same, for Prometheus");
     println!("$ curl http://{address}/metrics | grep -E 'ecr_audit_(images|findings)'");
-    let metrics = get(&address, "/metrics").await.unwrap_or_default();
+    let metrics = get(&address, "/metrics").unwrap_or_default();
     let wanted = ["ecr_audit_images{", "ecr_audit_findings{"];
     for line in metrics
         .lines()
