@@ -1,5 +1,7 @@
 //! What a call did: request, answer and service details → [`Action`].
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use super::{
@@ -91,9 +93,12 @@ impl Parts<'_> {
             .response
             .as_ref()
             .and_then(|response| response.image.as_ref());
-        let manifest = request
-            .and_then(|request| request.image_manifest.as_deref())
-            .or_else(|| response?.image_manifest.as_deref());
+        let asked_manifest = request.and_then(|request| request.image_manifest.as_deref());
+        let manifest = asked_manifest.map(Cow::Borrowed).or_else(|| {
+            let answered = response?.image_manifest?;
+            serde_json::from_str(answered.get()).ok().map(Cow::Owned)
+        });
+        let manifest = manifest.as_deref();
         let asked = RawImageId {
             image_digest: request.and_then(|request| request.image_digest.clone()),
             image_tag: request.and_then(|request| request.image_tag.clone()),

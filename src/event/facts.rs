@@ -34,7 +34,7 @@ pub struct Event {
     /// The repository, where the record names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<Repository>,
-    /// Who called.
+    /// Who called; of events that nothing is judged by, nobody.
     pub caller: Caller,
     /// Whether the call was allowed.
     pub outcome: Outcome,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::lenient;
 
 /// A caller without what changes from session to session.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Principal {
     /// The stable key: an ARN where there is one (of a role, its issuer's, with the path), else
     /// `type/accountId/principalId`, or the service name of an AWS service.
@@ -22,7 +22,7 @@ pub struct Principal {
 }
 
 /// One caller as a record names it: the principal, and what belongs to this session.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Caller {
     /// The stable part.
     pub principal: Principal,

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use jiff::{Timestamp, civil, tz};
+use serde_json::value::RawValue;
+
 use super::{
     action::Parts,
     facts::{Action, Event, EventName, Outcome},
     image::Repository,
-    wire::{MAX_NAME, Record, Resource, part},
+    principal::{Caller, UserIdentity},
+    wire::{MAX_NAME, Record, Resource, is_omitted, part},
 };
-use jiff::{Timestamp, civil, tz};
 
 /// `eventSource` of the records that this project reads. ECR Public's is another one.
 pub(super) const EVENT_SOURCE: &str = "ecr.amazonaws.com";
@@ -98,8 +101,19 @@ pub fn decode(text: &[u8]) -> Result<Event, DecodeError> {
     let category = record.event_category.as_deref();
     let judged = EventName::JUDGED.contains(&name)
         && category.is_none_or(|category| category == "Management");
-    let (parts, omitted) = parts(&record, judged && outcome == Outcome::Allowed)?;
-    let (account, region, repository) = place(&record, &parts).map_err(missing)?;
+    let resources: Vec<Resource<'_>> = record
+        .resources
+        .and_then(|raw| serde_json::from_str(raw.get()).ok())
+        .unwrap_or_default();
+    let arn = resources
+        .iter()
+        .find_map(|resource| repository_arn(resource.arn.as_deref()?));
+    let (parts, omitted) = if judged {
+        parts(&record, outcome == Outcome::Allowed)?
+    } else {
+        outline(&record, arn.is_none())
+    };
+    let (account, region, repository) = place(&record, &parts, arn).map_err(missing)?;
     let action = if judged {
         parts.action(name, outcome, omitted).map_err(missing)?
     } else {
@@ -117,7 +131,11 @@ pub fn decode(text: &[u8]) -> Result<Event, DecodeError> {
         account,
         region,
         repository,
-        caller: record.user_identity.unwrap_or_default().caller(),
+        caller: if judged {
+            caller(record.user_identity)
+        } else {
+            Caller::default()
+        },
         outcome,
         omitted,
         action,
@@ -160,18 +178,37 @@ fn parts<'a>(record: &Record<'a>, strict: bool) -> Result<(Parts<'a>, bool), Dec
     Ok((parts, omitted))
 }
 
+/// The parts of a record that nothing is judged by, most of all there are: whether CloudTrail left
+/// out one of them, and the request where only that names the registry.
+fn outline<'a>(record: &Record<'a>, wants_registry: bool) -> (Parts<'a>, bool) {
+    let mut omitted = is_omitted(record.response_elements)
+        || is_omitted(record.service_event_details)
+        || is_omitted(record.request_parameters);
+    let request = wants_registry.then(|| part(record.request_parameters, &mut omitted));
+    let request = request.and_then(|request| request.ok().flatten());
+    let parts = Parts {
+        request,
+        ..Parts::default()
+    };
+    (parts, omitted)
+}
+
+/// Who called; an identity of unexpected shape is as good as none.
+fn caller(identity: Option<&RawValue>) -> Caller {
+    let identity =
+        identity.and_then(|raw| serde_json::from_str::<UserIdentity<'_>>(raw.get()).ok());
+    identity.unwrap_or_default().caller()
+}
+
 type Place = (Arc<str>, Arc<str>, Option<Repository>);
 
 /// The registry's account, the region, and the repository where the record names one. The owner
 /// is the resource's, else the one that the request names, else who got the record.
-fn place(record: &Record<'_>, parts: &Parts<'_>) -> Result<Place, &'static str> {
-    let resources: Vec<Resource<'_>> = record
-        .resources
-        .and_then(|raw| serde_json::from_str(raw.get()).ok())
-        .unwrap_or_default();
-    let arn = resources
-        .iter()
-        .find_map(|resource| repository_arn(resource.arn.as_deref()?));
+fn place(
+    record: &Record<'_>,
+    parts: &Parts<'_>,
+    arn: Option<(&str, &str, &str)>,
+) -> Result<Place, &'static str> {
     let short = |text: &&str| !text.is_empty() && text.len() <= 64;
     let region: Arc<str> = arn
         .map(|(region, _, _)| region)

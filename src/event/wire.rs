@@ -8,7 +8,6 @@ use serde_json::value::RawValue;
 use super::{
     image::{Digest, ImageId},
     lenient,
-    principal::UserIdentity,
 };
 
 #[derive(Deserialize)]
@@ -42,8 +41,8 @@ pub(super) struct Record<'a> {
     pub(super) error_code: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "lenient::text")]
     pub(super) recipient_account_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "lenient::object")]
-    pub(super) user_identity: Option<UserIdentity<'a>>,
+    #[serde(borrow, default)]
+    pub(super) user_identity: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) resources: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -120,8 +119,9 @@ pub(super) struct Response<'a> {
 pub(super) struct ResponseImage<'a> {
     #[serde(borrow, deserialize_with = "lenient::string")]
     pub(super) repository_name: Option<Cow<'a, str>>,
-    #[serde(borrow, deserialize_with = "lenient::string")]
-    pub(super) image_manifest: Option<Cow<'a, str>>,
+    /// The request's text again, and the longest part of the record: read only where it is needed.
+    #[serde(borrow)]
+    pub(super) image_manifest: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(super) image_id: Option<RawImageId<'a>>,
 }
@@ -202,15 +202,23 @@ pub(super) fn part<'a, T: Deserialize<'a> + Default>(
     let Some(raw) = raw.map(RawValue::get).filter(|text| *text != "null") else {
         return Ok(None);
     };
-    // Only a short object can be the stand-in, and only that is worth a second look.
-    if raw.len() < 4096
-        && raw.contains("omitted")
-        && serde_json::from_str::<Omitted>(raw).is_ok_and(|stand_in| stand_in.omitted)
-    {
+    if is_stand_in(raw) {
         *omitted = true;
         return Ok(None);
     }
     serde_json::from_str(raw).map(Some)
+}
+
+/// Whether CloudTrail left out this part of the record.
+pub(super) fn is_omitted(raw: Option<&RawValue>) -> bool {
+    raw.is_some_and(|raw| is_stand_in(raw.get()))
+}
+
+fn is_stand_in(raw: &str) -> bool {
+    // Only a short object can be the stand-in, and only that is worth a second look.
+    raw.len() < 4096
+        && raw.contains("omitted")
+        && serde_json::from_str::<Omitted>(raw).is_ok_and(|stand_in| stand_in.omitted)
 }
 
 /// Longest repository name (ECR allows 256 characters) and tag (ECR allows 300, OCI 128).
