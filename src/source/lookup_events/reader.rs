@@ -189,7 +189,12 @@ impl Reader {
                     self.changes.health();
                     tokio::select! {
                         () = sleep(wait) => {}
-                        _ = self.spec.changed() => {}
+                        changed = self.spec.changed() => {
+                            if changed.is_err() {
+                                // Nobody wants it any more: what stops it is on its way.
+                                sleep(wait).await;
+                            }
+                        }
                     }
                 }
             }
