@@ -112,7 +112,7 @@ async fn main() -> ExitCode {
         &["apply", "-f", story("policy.yaml").to_str().unwrap()],
     )
     .await;
-    let read = eventually("the history is read", Duration::from_secs(90), async || {
+    let read = eventually("the history is read", Duration::from_mins(5), async || {
         if let Some(failure) = operator.failure() {
             panic!("the operator ended: {failure}");
         }
@@ -140,7 +140,7 @@ async fn main() -> ExitCode {
             .add_as_of(AS_OF, &fs::read_to_string(story(events)).unwrap())
             .await;
     }
-    let seen = eventually("both are found", Duration::from_mins(1), async || {
+    let seen = eventually("both are found", Duration::from_mins(2), async || {
         let shown = admin.kubectl(["get", "eaf", "-A"]).await;
         let found = shown.contains("UnexpectedPull")
             && shown.contains("ImageExpired")

@@ -24,7 +24,7 @@ use support::{Access, ControlPlane, Replay, eventually};
 const DEFINITIONS: &str = include_str!("../crds/ecraudit.io.yaml");
 /// The moment that the story takes for now.
 const NOW: &str = "2026-11-20T12:00:00Z";
-const SOON: Duration = Duration::from_mins(1);
+const SOON: Duration = Duration::from_mins(5);
 
 fn story(name: &str) -> String {
     fs::read_to_string(

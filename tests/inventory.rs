@@ -35,7 +35,7 @@ use tokio::{
 
 const REGISTRY: &str = "111122223333.dkr.ecr.us-east-1.amazonaws.com";
 /// A pod that starts or ends is judged within 2 s; a loaded machine gets more.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_mins(1);
 
 fn image(name: &str) -> String {
     format!("{REGISTRY}/{name}:v1")

@@ -26,7 +26,7 @@ use support::{Replay, eventually};
 
 const REPOSITORY: &str = "shop/web";
 /// Everything here takes some seconds: the reader asks once a second.
-const LIMIT: Duration = Duration::from_mins(2);
+const LIMIT: Duration = Duration::from_mins(6);
 
 const TEST: &str = "the_event_history_is_read_whole_whatever_happens";
 const URL: &str = "TEST_REPLAY_URL";

@@ -22,9 +22,9 @@ use support::{Access, ControlPlane, Replay, eventually};
 const NOW: &str = "2026-11-20T12:00:00Z";
 const POLICY: &str = "production";
 /// For what follows the first reading of the history, which is one request a second.
-const BEGINNING: Duration = Duration::from_mins(2);
+const BEGINNING: Duration = Duration::from_mins(10);
 /// For what follows an event: one poll of 10 s, six requests, and slack for a busy machine.
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_mins(3);
 
 fn story(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/story");
