@@ -11,6 +11,7 @@ mod decoding;
 mod identity;
 mod lineage;
 mod properties;
+mod registry;
 mod removal;
 mod traffic;
 mod world;
