@@ -115,10 +115,7 @@ impl History {
             }
             Action::Appeared(image) => {
                 if let Some(digest) = &image.digest {
-                    let entry = self.digests.entry(digest.clone()).or_default();
-                    entry.state = Some(ImageState::Present);
-                    entry.removal = None;
-                    entry.tags_known = false;
+                    self.appear(event, digest, image.tag.as_ref());
                 }
             }
             Action::LifecycleRun(actions) => {
@@ -173,6 +170,26 @@ impl History {
         if manifest.is_some() {
             entry.manifest = manifest.cloned();
         }
+        if let Some(tag) = tag {
+            self.set_tag(event, tag, Tag::Names(digest.clone()), true);
+        }
+    }
+
+    /// The image is there by other ways than a push in evidence.
+    fn appear(&mut self, event: &Arc<Event>, digest: &Digest, tag: Option<&Arc<str>>) {
+        let entry = self.digests.entry(digest.clone()).or_default();
+        let there = matches!(
+            entry.state,
+            Some(ImageState::Present | ImageState::Archived)
+        );
+        let told = tag.is_none_or(|tag| entry.tags.contains(tag));
+        entry.state = Some(ImageState::Present);
+        entry.removal = None;
+        if there && told {
+            // The notice of a push that is in evidence, or of a restore.
+            return;
+        }
+        entry.tags_known = false;
         if let Some(tag) = tag {
             self.set_tag(event, tag, Tag::Names(digest.clone()), true);
         }

@@ -10,6 +10,7 @@ mod facts;
 mod image;
 mod lenient;
 mod manifest;
+mod notice;
 mod principal;
 mod record;
 pub mod split;
@@ -22,5 +23,6 @@ pub use facts::{
 };
 pub use image::{Digest, ImageId, InvalidDigest, Platform, Reference, Repository};
 pub use manifest::{Child, Manifest};
+pub use notice::notice;
 pub use principal::{Caller, Principal, is_instance_id};
 pub use record::{DecodeError, decode};

@@ -46,7 +46,7 @@ fn repository_arn(arn: &str) -> Option<(&str, &str, &str)> {
         .then_some((region, account, name))
 }
 
-fn parse_time(text: &str) -> Option<Timestamp> {
+pub(super) fn parse_time(text: &str) -> Option<Timestamp> {
     let time = text.parse::<Timestamp>().ok().or_else(|| {
         // Some log stores write the time without its zone; CloudTrail's is UTC.
         let civil: civil::DateTime = text.parse().ok()?;

@@ -10,6 +10,7 @@
 mod decoding;
 mod identity;
 mod lineage;
+mod presence;
 mod properties;
 mod registry;
 mod removal;

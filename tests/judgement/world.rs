@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ecr_audit::{
     api::{EcrAuditPolicySpec, Finding},
     audit::{ClusterNodes, Container, RepositoryAssessment, RepositoryEvidence, Rules, assess},
-    event::{Action, Digest, Event, Platform, Pull, Reference, decode},
+    event::{Action, Digest, Event, Platform, Pull, Reference, decode, notice},
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -330,8 +330,13 @@ impl World {
     }
 }
 
+/// The fact in a record of CloudTrail, or in an event that EventBridge brings from ECR itself.
 pub fn event(record: &Value) -> Event {
-    decode(record.to_string().as_bytes()).unwrap()
+    let text = record.to_string();
+    if record["source"] == "aws.ecr" {
+        return notice(text.as_bytes()).unwrap().unwrap();
+    }
+    decode(text.as_bytes()).unwrap()
 }
 
 /// One text where exactly one finding is expected.
