@@ -27,7 +27,7 @@ bench-files: ## how fast trail files are read, as ratios to pure inflate
 	python3 benches/files.py target/release/ecr-audit target/release/examples/inflate
 
 fuzz: ## fuzz every parser for FUZZ_SECONDS each (3600); needs nightly Rust and cargo-fuzz
-	for target in splitter record reference policy; do \
+	for target in splitter record reference policy message; do \
 		mkdir -p fuzz/corpus/$$target && \
 		$(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 			-max_total_time=$(FUZZ_SECONDS) -max_len=65536 || exit 1; \

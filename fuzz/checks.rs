@@ -6,8 +6,9 @@ use ecr_audit::{
         Reference, decode,
         split::{self, Elements, Records, Step},
     },
+    source::sqs::message::{self, Poison},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[derive(Debug, Default, PartialEq)]
 struct Gathered(Vec<(u64, Vec<u8>)>);
@@ -101,5 +102,32 @@ pub(crate) fn reference(bytes: &[u8]) {
 pub(crate) fn policy(bytes: &[u8]) {
     if let Err(error) = policy::parse(bytes) {
         assert!(!error.to_string().is_empty());
+    }
+}
+
+/// A message is taken or refused; what it names is bounded and harmless; and wrapped by SNS it
+/// says the same.
+pub(crate) fn message(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let read = message::parse(text);
+    let wrapped = json!({"Type": "Notification", "Message": text}).to_string();
+    let unwrapped = message::parse(&wrapped);
+    if unwrapped != Err(Poison::TooDeep) {
+        assert_eq!(read, unwrapped);
+    }
+    let Ok(content) = read else { return };
+    for object in &content.objects {
+        let harmless = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b);
+        assert!(object.bucket.len() <= 63 && object.bucket.bytes().all(harmless));
+        assert!(!object.key.is_empty() && object.key.len() <= 1024);
+    }
+    if let Some(event) = &content.event {
+        let stored = serde_json::to_string(event).expect("events can be stored");
+        assert_eq!(
+            *event,
+            serde_json::from_str(&stored).expect("and read again")
+        );
     }
 }

@@ -15,7 +15,7 @@ use std::{fs, path::Path};
 /// Changed copies of each seed.
 const CHANGES: u64 = 300;
 /// What changes put in: what means something to one of the parsers.
-const PIECES: [&[u8]; 18] = [
+const PIECES: [&[u8]; 21] = [
     b"\"",
     b"\\",
     b"{",
@@ -34,6 +34,9 @@ const PIECES: [&[u8]; 18] = [
     b"},{",
     b"\"eventSource\":\"ecr.amazonaws.com\"",
     b"&a *a",
+    b"\"Type\":\"Notification\",",
+    b"\"detail-type\":\"x via CloudTrail\",",
+    b"%2f+",
 ];
 
 fn replay(target: &str, check: fn(&[u8])) {
@@ -87,4 +90,9 @@ fn the_image_reference_stands_its_seeds() {
 #[test]
 fn the_policy_stands_its_seeds() {
     replay("policy", checks::policy);
+}
+
+#[test]
+fn the_message_stands_its_seeds() {
+    replay("message", checks::message);
 }

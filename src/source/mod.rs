@@ -11,6 +11,7 @@ mod health;
 pub mod lookup_events;
 mod pollers;
 mod quota;
+pub mod sqs;
 mod store;
 
 pub use health::{Backfill, Counters, Health, LastError, Reason};

@@ -1,0 +1,7 @@
+#![no_main]
+
+#[allow(dead_code, reason = "each target makes one of the checks")]
+#[path = "../checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checks::message(bytes));
