@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use ecr_audit::api::AssumeRole;
 use ecr_audit::event::{EventName, Interval, Repository};
 use ecr_audit::ledger::Ledger;
-use ecr_audit::source::{Health, PollerKey, PollerSpec, Pollers, Reason};
+use ecr_audit::source::{Health, Origin, PollerKey, PollerSpec, Pollers, Reason};
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -125,8 +125,8 @@ impl Reading {
     }
 
     fn health(&self) -> Health {
-        let [health] = <[Health; 1]>::try_from(self.pollers.health()).unwrap();
-        health
+        let [health] = <[Arc<Health>; 1]>::try_from(self.pollers.health()).unwrap();
+        Arc::unwrap_or_clone(health)
     }
 
     async fn fails(&self, reason: Reason) -> Health {
@@ -201,7 +201,7 @@ fn repository() -> Repository {
 fn own() -> PollerSpec {
     PollerSpec {
         key: PollerKey {
-            account: None,
+            origin: Origin::LookupEvents { account: None },
             region: support::records::REGION.into(),
             assume_role: None,
         },
@@ -209,6 +209,8 @@ fn own() -> PollerSpec {
         reread_period: SignedDuration::from_mins(15),
         backfill: SignedDuration::from_hours(90 * 24),
         lookback: SignedDuration::from_hours(30 * 24),
+        accounts: None,
+        buckets: None,
     }
 }
 
@@ -398,7 +400,9 @@ async fn what_does_not_decode_is_kept_and_the_rest_of_the_page_read(replay: &Rep
 
 fn through_role(account: &str, external_id: Option<&str>) -> PollerSpec {
     let mut spec = own();
-    spec.key.account = Some(account.into());
+    spec.key.origin = Origin::LookupEvents {
+        account: Some(account.into()),
+    };
     spec.key.assume_role = Some(Arc::new(AssumeRole {
         role_name: Some("audit/ecr-audit".to_owned()),
         external_id: external_id.map(str::to_owned),
@@ -418,7 +422,7 @@ async fn each_account_is_read_through_its_role_and_fails_alone(replay: &Replay) 
     let reading = Reading::start(wanted).await;
     let of = |account: &str| {
         let mut all = reading.pollers.health().into_iter();
-        all.rfind(|health| health.key.account.as_deref() == Some(account))
+        all.rfind(|health| health.key.account().map(AsRef::as_ref) == Some(account))
             .unwrap()
     };
     let expect = async |account: &str, reason: Option<Reason>| {

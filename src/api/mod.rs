@@ -11,9 +11,9 @@ pub use finding::{
     Image, ImageState, Impact, PrincipalName, Workload,
 };
 pub use policy::{
-    AssumeRole, EcrAuditPolicy, EcrAuditPolicySpec, EcrAuditPolicyStatus, Exception,
-    ExpectedPullers, ExpectedPushers, FindingTotals, FindingTypeTotal, ImageTotals, Images,
-    LookupEvents, S3, Source, SourceStatus, SourceTotals, Sqs, Workloads,
+    AssumeRole, BackfillTotals, EcrAuditPolicy, EcrAuditPolicySpec, EcrAuditPolicyStatus,
+    Exception, ExpectedPullers, ExpectedPushers, FindingTotals, FindingTypeTotal, ImageTotals,
+    Images, LookupEvents, S3, Source, SourceStatus, SourceTotals, Sqs, Workloads,
 };
 
 /// API group of the custom resources.

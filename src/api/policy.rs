@@ -471,9 +471,28 @@ pub struct SourceTotals {
     /// The regions that are read, where the policy names none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub regions: Vec<String>,
+    /// What of the history is still to be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<BackfillTotals>,
     /// Those with a fault, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unhealthy: Vec<SourceStatus>,
+}
+
+/// What of the history is still to be read, as far as that is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BackfillTotals {
+    /// Pairs of account and region whose history is still being read.
+    pub places: i64,
+    /// Requests of the Event history.
+    pub requests: i64,
+    /// Files of trails.
+    pub files: i64,
+    /// Bytes of these files.
+    pub bytes: i64,
+    /// How many seconds it will take.
+    pub seconds: i64,
 }
 
 /// One account and region of a source.

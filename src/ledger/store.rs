@@ -10,9 +10,6 @@ use crate::{
     source::{self, Place, Store, StoreError, Stored},
 };
 
-/// Kind of the source whose pages come through [`Store`].
-const LOOKUP_EVENTS: &str = "lookupEvents";
-
 impl From<LedgerError> for StoreError {
     fn from(error: LedgerError) -> Self {
         Self(error.to_string())
@@ -42,9 +39,10 @@ impl Ledger {
 impl Store for Ledger {
     fn coverage<'a>(
         &'a self,
+        source: &'a str,
         place: &'a Place,
     ) -> BoxFuture<'a, Result<BTreeMap<EventName, source::Coverage>, StoreError>> {
-        Box::pin(async move { Ok(self.coverage_of(LOOKUP_EVENTS, place).await?) })
+        Box::pin(async move { Ok(self.coverage_of(source, place).await?) })
     }
 
     fn append(&self, page: source::Page) -> BoxFuture<'_, Result<Stored, StoreError>> {
@@ -67,10 +65,10 @@ impl Store for Ledger {
             let appended = Ledger::append(
                 self,
                 &Page {
-                    source: LOOKUP_EVENTS,
+                    source: &page.source,
                     account: &page.place.account,
                     region: &page.place.region,
-                    names: &[page.name],
+                    names: &page.names,
                     events: &page.events,
                     undecodable: &undecodable,
                     covered: page.read,

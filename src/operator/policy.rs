@@ -7,15 +7,22 @@ use jiff::SignedDuration;
 use kube::api::DynamicObject;
 
 use crate::{
-    api::{EcrAuditPolicy, EcrAuditPolicySpec, EcrAuditPolicyStatus, LookupEvents, Source},
+    api::{
+        EcrAuditPolicy, EcrAuditPolicySpec, EcrAuditPolicyStatus, LookupEvents, S3, Source, Sqs,
+    },
     audit::Rules,
     inventory::Scope,
     report::{judgement::Fault, vocabulary::Reason},
-    source::{PollerKey, PollerSpec},
+    source::{Origin, PollerKey, PollerSpec},
 };
 
 /// The name of the source that a policy without sources has.
 pub(super) const DEFAULT_SOURCE: &str = "default";
+
+/// How often a bucket is listed and a queue is asked.
+const FILES_POLL: SignedDuration = SignedDuration::from_secs(60);
+/// How far back the files of a bucket are read.
+const FILES_BACKFILL: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// What a valid policy asks for.
 #[derive(Debug)]
@@ -30,10 +37,17 @@ pub(super) struct Compiled {
 #[derive(Debug)]
 struct CompiledSource {
     name: String,
-    /// None: the operator's own, or the one of the role's ARN.
-    accounts: Vec<Option<Arc<str>>>,
+    accounts: Option<Vec<Arc<str>>>,
     assume_role: Option<Arc<crate::api::AssumeRole>>,
-    how: LookupEvents,
+    how: How,
+}
+
+/// How a source is read.
+#[derive(Debug)]
+enum How {
+    LookupEvents(LookupEvents),
+    S3(S3),
+    Sqs(Sqs),
 }
 
 /// The policy of an object of the API, whatever its spec looks like.
@@ -110,22 +124,100 @@ fn compile_source(source: Source) -> Result<CompiledSource, Fault> {
             "source {name} is of the kind {kind}, which this version cannot read; use lookupEvents"
         ),
     };
-    if sqs.is_some() {
-        return Err(unsupported("sqs"));
-    }
-    if s3.is_some() {
-        return Err(unsupported("s3"));
-    }
-    let accounts = match accounts {
-        Some(accounts) => accounts.iter().map(|id| Some(id.as_str().into())).collect(),
-        None => vec![None],
+    let how = match (lookup_events, s3, sqs) {
+        (_, Some(s3), _) => {
+            let _ = How::S3(s3);
+            return Err(unsupported("s3"));
+        }
+        (_, _, Some(sqs)) => {
+            let _ = How::Sqs(sqs);
+            return Err(unsupported("sqs"));
+        }
+        (lookup, None, None) => How::LookupEvents(lookup.unwrap_or_default()),
     };
     Ok(CompiledSource {
         name,
-        accounts,
+        accounts: accounts.map(|ids| ids.iter().map(|id| id.as_str().into()).collect()),
         assume_role: assume_role.map(Arc::new),
-        how: lookup_events.unwrap_or_default(),
+        how,
     })
+}
+
+impl CompiledSource {
+    /// A reader of this kind. What the kind does not know is left as it is here.
+    fn reader(&self, origin: Origin, region: &str, lookback: SignedDuration) -> PollerSpec {
+        PollerSpec {
+            key: PollerKey {
+                origin,
+                region: region.into(),
+                assume_role: self.assume_role.clone(),
+            },
+            poll_period: FILES_POLL,
+            reread_period: SignedDuration::ZERO,
+            backfill: SignedDuration::ZERO,
+            lookback,
+            accounts: None,
+            buckets: None,
+        }
+    }
+
+    fn readers(&self, running: &BTreeSet<String>, lookback: SignedDuration) -> Vec<PollerSpec> {
+        let limit = || Some(self.accounts.as_ref()?.iter().cloned().collect());
+        match &self.how {
+            How::LookupEvents(how) => {
+                let regions: BTreeSet<&str> = match &how.regions {
+                    Some(regions) => regions.iter().map(String::as_str).collect(),
+                    None => running.iter().map(String::as_str).collect(),
+                };
+                // None: the operator's own, or the one of the role's ARN.
+                let accounts = match &self.accounts {
+                    Some(accounts) => accounts.iter().cloned().map(Some).collect(),
+                    None => vec![None],
+                };
+                let pairs = accounts.into_iter().flat_map(|account| {
+                    regions.iter().map(move |region| (account.clone(), *region))
+                });
+                pairs
+                    .map(|(account, region)| PollerSpec {
+                        poll_period: SignedDuration::from_secs(how.poll_period_seconds),
+                        reread_period: SignedDuration::from_secs(how.reread_period_seconds),
+                        backfill: SignedDuration::from_hours(24 * how.backfill_days),
+                        ..self.reader(Origin::LookupEvents { account }, region, lookback)
+                    })
+                    .collect()
+            }
+            How::S3(how) => {
+                let origin = Origin::S3 {
+                    bucket: how.bucket.as_str().into(),
+                    prefix: folder(how.prefix.as_deref().unwrap_or_default()),
+                };
+                vec![PollerSpec {
+                    backfill: FILES_BACKFILL,
+                    accounts: limit(),
+                    ..self.reader(origin, &how.region, lookback)
+                }]
+            }
+            How::Sqs(how) => {
+                let origin = Origin::Sqs {
+                    queue_url: how.queue_url.as_str().into(),
+                };
+                let buckets = how.buckets.as_ref();
+                vec![PollerSpec {
+                    accounts: limit(),
+                    buckets: buckets.map(|all| all.iter().map(|one| one.as_str().into()).collect()),
+                    ..self.reader(origin, &how.region, lookback)
+                }]
+            }
+        }
+    }
+}
+
+/// What precedes `AWSLogs/`, with a slash at its end if it is anything.
+fn folder(prefix: &str) -> Arc<str> {
+    match prefix.trim_matches('/') {
+        "" => "".into(),
+        prefix => format!("{prefix}/").into(),
+    }
 }
 
 impl Compiled {
@@ -133,30 +225,14 @@ impl Compiled {
     /// of the images that run.
     #[must_use]
     pub(super) fn readers(&self, running: &BTreeSet<String>) -> Vec<(String, PollerSpec)> {
-        let mut readers = Vec::new();
-        for source in &self.sources {
-            let regions: BTreeSet<&str> = match &source.how.regions {
-                Some(regions) => regions.iter().map(String::as_str).collect(),
-                None => running.iter().map(String::as_str).collect(),
-            };
-            for account in &source.accounts {
-                for region in &regions {
-                    let spec = PollerSpec {
-                        key: PollerKey {
-                            account: account.clone(),
-                            region: (*region).into(),
-                            assume_role: source.assume_role.clone(),
-                        },
-                        poll_period: SignedDuration::from_secs(source.how.poll_period_seconds),
-                        reread_period: SignedDuration::from_secs(source.how.reread_period_seconds),
-                        backfill: SignedDuration::from_hours(24 * source.how.backfill_days),
-                        lookback: self.rules.lookback(),
-                    };
-                    readers.push((source.name.clone(), spec));
-                }
-            }
-        }
-        readers
+        let lookback = self.rules.lookback();
+        self.sources
+            .iter()
+            .flat_map(|source| {
+                let readers = source.readers(running, lookback);
+                readers.into_iter().map(|spec| (source.name.clone(), spec))
+            })
+            .collect()
     }
 
     /// Whether a source leaves its regions to what runs.
@@ -164,6 +240,6 @@ impl Compiled {
     pub(super) fn derives_regions(&self) -> bool {
         self.sources
             .iter()
-            .any(|source| source.how.regions.is_none())
+            .any(|source| matches!(&source.how, How::LookupEvents(how) if how.regions.is_none()))
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct Visit<'a> {
     pub ledger: &'a Ledger,
     pub inventory: &'a Inventory,
     pub nodes: &'a ClusterNodes,
-    pub health: &'a [Health],
+    pub health: &'a [Arc<Health>],
     /// What of the operator itself does not work.
     pub fault: Option<&'a Fault>,
     pub leader_since: Option<Timestamp>,
@@ -197,14 +197,27 @@ impl Visit<'_> {
 
     /// What the readers of this policy's sources have read.
     fn evidence(&self, policy: &Policy) -> Evidence {
-        let sources = policy.readers.iter().map(|(name, spec)| {
-            let health = self.health.iter().find(|health| health.key == spec.key);
-            SourceHealth {
+        // A reader may serve several policies: of its places only those count that this one wants.
+        let mut sources = Vec::new();
+        for (name, spec) in &policy.readers {
+            let begun = sources.len();
+            let of_reader = self.health.iter().filter(|health| health.key == spec.key);
+            let wanted = of_reader.filter(|health| match &health.account {
+                Some(account) => spec.wants_account(account),
+                None => true,
+            });
+            sources.extend(wanted.map(|health| SourceHealth {
                 name: name.clone(),
-                health: health.cloned().unwrap_or_else(|| Health::new(spec)),
+                health: health.clone(),
+            }));
+            if sources.len() == begun {
+                sources.push(SourceHealth {
+                    name: name.clone(),
+                    health: Arc::new(Health::new(spec)),
+                });
             }
-        });
-        Evidence::new(sources.collect())
+        }
+        Evidence::new(sources)
     }
 
     /// What was found now, and what was found before and is not taken back.

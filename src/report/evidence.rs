@@ -5,13 +5,16 @@
 //! without a gap from the end backwards, and only where every event name that the question needs
 //! was read.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     event::{EventName, Interval, Intervals},
-    source::Health,
+    source::{Gap, Health, Proof},
 };
 
 /// The events that say whether an image is there: all but pulls.
@@ -41,7 +44,7 @@ pub struct SourceHealth {
     /// `spec.sources[].name`.
     pub name: String,
     /// How its reader is.
-    pub health: Health,
+    pub health: Arc<Health>,
 }
 
 /// What was read of one account and region.
@@ -52,6 +55,9 @@ pub struct Place {
     poll_period: SignedDuration,
     /// How long the rest of the history will take, where that is known.
     pub backfill: Option<SignedDuration>,
+    gaps: Vec<Gap>,
+    /// By what each source knows that it has read everything.
+    pub proofs: Vec<Proof>,
 }
 
 impl Place {
@@ -68,6 +74,15 @@ impl Place {
         }
         self.poll_period = self.poll_period.max(health.poll_period);
         self.backfill = self.backfill.max(health.backfill.map(|rest| rest.duration));
+        self.gaps.extend(health.gaps.iter().cloned());
+        self.proofs.push(health.proof);
+    }
+
+    /// What is known to be missing, and no other source has read.
+    pub fn gaps(&self, names: &[EventName]) -> impl Iterator<Item = &Gap> {
+        self.gaps
+            .iter()
+            .filter(move |gap| !self.covers(names, gap.span))
     }
 
     /// The latest span in which every one of these names was read without a gap.
@@ -130,18 +145,29 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// From the readers of a policy's sources.
+    /// From the readers of a policy's sources. What is said of a bucket or queue as a whole is
+    /// left out once its places say everything.
     #[must_use]
-    pub fn new(sources: Vec<SourceHealth>) -> Self {
+    pub fn new(mut sources: Vec<SourceHealth>) -> Self {
         let mut places: BTreeMap<PlaceName, Place> = BTreeMap::new();
+        let mut named: BTreeSet<String> = BTreeSet::new();
         for source in &sources {
             if let Some(account) = &source.health.account {
+                named.insert(source.name.clone());
                 places
                     .entry((account.to_string(), source.health.region.to_string()))
                     .or_default()
                     .add(&source.health);
             }
         }
+        sources.retain(|source| {
+            let health = &source.health;
+            let says_nothing = health.is_of_whole_source()
+                && health.names_all
+                && health.last_error.is_none()
+                && named.contains(&source.name);
+            !says_nothing
+        });
         Self { places, sources }
     }
 
@@ -156,12 +182,12 @@ impl Evidence {
         self.places.iter()
     }
 
-    /// Whether a source has not said yet whose account it reads.
+    /// Whether a source has not said yet which accounts it reads.
     #[must_use]
     pub fn has_unnamed(&self) -> bool {
         self.sources
             .iter()
-            .any(|source| source.health.account.is_none())
+            .any(|source| source.health.account.is_none() && !source.health.names_all)
     }
 
     /// How old the newest evidence may be.

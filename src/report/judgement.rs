@@ -25,6 +25,7 @@ use crate::{
     api::{Finding, FindingType, ImageTotals, Impact},
     audit::Rules,
     event::EventName,
+    source::Proof,
 };
 
 /// Longest message of a condition, in bytes. The API server takes 32 KiB.
@@ -174,6 +175,7 @@ impl Facts<'_> {
     fn evidence_complete(&self) -> Verdict {
         let condition = ConditionType::EvidenceComplete;
         let mut problems = self.source_faults();
+        problems.extend(self.gaps());
         problems.extend(self.stale_places());
         problems.extend(self.uncovered());
         problems.extend(self.backfilling());
@@ -191,10 +193,57 @@ impl Facts<'_> {
         }
         let since = self.covered_since();
         let message = match since {
-            Some(since) => format!("every source was read without a gap since {since}"),
+            Some(since) => format!(
+                "every source was read without a gap since {since}{}",
+                self.proof()
+            ),
             None => "no ECR image runs and no source is read".to_owned(),
         };
         verdict(condition, Truth::True, Reason::Complete, &message)
+    }
+
+    fn gaps(&self) -> Vec<Fault> {
+        let names = self.needed();
+        let places = self.evidence.places();
+        places
+            .flat_map(|((account, region), place)| {
+                place.gaps(&names).map(move |gap| Fault {
+                    reason: gap.reason.into(),
+                    message: format!(
+                        "account {account} in {region}: {}; {} to {} is not covered",
+                        plain(&gap.message, 300),
+                        gap.span.start,
+                        gap.span.end
+                    ),
+                })
+            })
+            .collect()
+    }
+
+    /// By what it is known that a trail's files were all read, where files are read.
+    fn proof(&self) -> String {
+        let (mut delivery, mut digests) = (0, None::<Timestamp>);
+        for (_, place) in self.evidence.places() {
+            for proof in &place.proofs {
+                match proof {
+                    Proof::Answers => {}
+                    Proof::Delivery => delivery += 1,
+                    Proof::Digests { until } => {
+                        digests = Some(digests.map_or(*until, |least| least.min(*until)));
+                    }
+                }
+            }
+        }
+        let settling = "by delivery time, settling 15 minutes";
+        match (digests, delivery) {
+            (None, 0) => String::new(),
+            (None, _) => format!("; {settling}"),
+            (Some(until), 0) => format!("; proved by digests until {until}, since then {settling}"),
+            (Some(until), places) => format!(
+                "; {} {settling}, the others proved by digests until {until}",
+                counted(places, "account and region")
+            ),
+        }
     }
 
     fn stale_places(&self) -> Vec<Fault> {
@@ -425,6 +474,18 @@ impl Facts<'_> {
             let Some(reach) = reach else { continue };
             let from = self.now.checked_sub(reach).unwrap_or(Timestamp::MIN);
             if run.start > from {
+                let gap = place.gaps(names).find(|gap| gap.span.end > from);
+                if let Some(gap) = gap {
+                    return unknown(
+                        gap.reason.into(),
+                        format!(
+                            "account {account} in {region}: {}, which is within the lookback of {}",
+                            plain(&gap.message, 300),
+                            duration(reach)
+                        ),
+                        false,
+                    );
+                }
                 return unknown(
                     Reason::Backfilling,
                     format!(
@@ -444,7 +505,8 @@ impl Facts<'_> {
         self.evidence.sources.iter().any(|source| {
             let health = &source.health;
             let here = place.is_none_or(|(account, region)| {
-                health.account.as_deref() == Some(account) && *health.region == *region
+                health.is_of_whole_source()
+                    || health.account.as_deref() == Some(account) && *health.region == *region
             });
             here && health.last_error.is_some()
         })
@@ -584,6 +646,9 @@ fn unread_fault(unread: &Unread) -> Option<Fault> {
 }
 
 fn source_name(source: &super::evidence::SourceHealth) -> String {
+    if source.health.is_of_whole_source() {
+        return format!("source {}", plain(&source.name, 63));
+    }
     let account = match &source.health.account {
         Some(account) => format!(" of account {}", plain(account, 64)),
         None => String::new(),

@@ -31,8 +31,6 @@ const FINDINGS: usize = 1000;
 const CONTAINERS: usize = 5000;
 /// Longest label value, in bytes: the longest name in Kubernetes.
 const LABEL: usize = 253;
-/// The kind of source that there is.
-const LOOKUP_EVENTS: &str = "lookupEvents";
 
 /// What is exported of one policy.
 #[derive(Clone, Debug, Default)]
@@ -114,7 +112,7 @@ pub struct ProcessSeries {
 struct State {
     policies: BTreeMap<String, PolicySeries>,
     process: ProcessSeries,
-    sources: Vec<Health>,
+    sources: Vec<Arc<Health>>,
     counters: Option<Arc<Counters>>,
 }
 
@@ -154,7 +152,7 @@ impl Metrics {
     }
 
     /// Replaces what is exported of the sources.
-    pub fn set_sources(&self, sources: Vec<Health>, counters: Arc<Counters>) {
+    pub fn set_sources(&self, sources: Vec<Arc<Health>>, counters: Arc<Counters>) {
         self.with(|state| {
             state.sources = sources;
             state.counters = Some(counters);
@@ -331,7 +329,7 @@ fn policy_families(
 }
 
 fn source_families(
-    sources: &[Health],
+    sources: &[Arc<Health>],
     counters: Option<&Counters>,
 ) -> Result<Families, prometheus::Error> {
     let place = ["source", "account", "region"];
@@ -364,9 +362,24 @@ fn source_families(
         ),
         &["source", "event_name"],
     )?;
+    let objects = CounterVec::new(
+        Opts::new(
+            "ecr_audit_objects_total",
+            "Objects of buckets, by what became of them: read, known (read before), skipped (no log file), failed.",
+        ),
+        &["source", "result"],
+    )?;
+    let bytes = CounterVec::new(
+        Opts::new(
+            "ecr_audit_object_bytes_total",
+            "Bytes of the objects that were read, as they lie in their bucket.",
+        ),
+        &["source"],
+    )?;
     for health in sources {
         let account = plain(health.account.as_deref().unwrap_or_default(), LABEL);
-        let labels = [LOOKUP_EVENTS, &*account, &*plain(&health.region, LABEL)];
+        let kind = health.key.kind().as_str();
+        let labels = [kind, &*account, &*plain(&health.region, LABEL)];
         let end = crate::event::EventName::JUDGED
             .iter()
             .map(|name| {
@@ -383,20 +396,34 @@ fn source_families(
         }
     }
     if let Some(counters) = counters {
-        for ((account, region, reason), count) in counters.errors() {
+        for ((kind, account, region, reason), count) in counters.errors() {
             errors
-                .with_label_values(&[LOOKUP_EVENTS, &*account, &*region, reason.as_str()])
+                .with_label_values(&[kind.as_str(), &*account, &*region, reason.as_str()])
                 .inc_by(float(count));
         }
-        for ((account, region), count) in counters.requests() {
+        for ((kind, account, region), count) in counters.requests() {
             requests
-                .with_label_values(&[LOOKUP_EVENTS, &*account, &*region])
+                .with_label_values(&[kind.as_str(), &*account, &*region])
                 .inc_by(float(count));
         }
-        for (name, count) in counters.events() {
+        for ((kind, name), count) in counters.events() {
             events
-                .with_label_values(&[LOOKUP_EVENTS, name.as_str()])
+                .with_label_values(&[kind.as_str(), name.as_str()])
                 .inc_by(float(count));
+        }
+        for (kind, tally) in counters.objects() {
+            let kind = kind.as_str();
+            for (result, count) in [
+                ("read", tally.read),
+                ("known", tally.known),
+                ("skipped", tally.skipped),
+                ("failed", tally.failed),
+            ] {
+                objects
+                    .with_label_values(&[kind, result])
+                    .inc_by(float(count));
+            }
+            bytes.with_label_values(&[kind]).inc_by(float(tally.bytes));
         }
     }
     Ok(vec![
@@ -405,6 +432,8 @@ fn source_families(
         Box::new(errors),
         Box::new(requests),
         Box::new(events),
+        Box::new(objects),
+        Box::new(bytes),
     ])
 }
 

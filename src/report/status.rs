@@ -10,8 +10,8 @@ use super::{
     text::plain,
 };
 use crate::api::{
-    EcrAuditPolicyStatus, Finding, FindingTotals, FindingType, FindingTypeTotal, ImageState,
-    ImageTotals, SourceStatus, SourceTotals,
+    BackfillTotals, EcrAuditPolicyStatus, Finding, FindingTotals, FindingType, FindingTypeTotal,
+    ImageState, ImageTotals, SourceStatus, SourceTotals,
 };
 
 /// Most unhealthy sources that the status lists.
@@ -107,8 +107,27 @@ pub fn source_totals(evidence: &Evidence, derived: bool) -> SourceTotals {
         total: number(sources.len()),
         healthy: number(healthy),
         regions: regions.into_iter().take(REGIONS).collect(),
+        backfill: backfill(evidence),
         unhealthy,
     }
+}
+
+/// What is still to be read, added over all sources; they read at the same time.
+fn backfill(evidence: &Evidence) -> Option<BackfillTotals> {
+    let mut totals = BackfillTotals::default();
+    let rests = evidence
+        .sources
+        .iter()
+        .filter_map(|source| source.health.backfill);
+    for rest in rests {
+        let whole = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        totals.places += 1;
+        totals.requests = totals.requests.saturating_add(whole(rest.requests));
+        totals.files = totals.files.saturating_add(whole(rest.files));
+        totals.bytes = totals.bytes.saturating_add(whole(rest.bytes));
+        totals.seconds = totals.seconds.max(rest.duration.as_secs());
+    }
+    (totals.places > 0).then_some(totals)
 }
 
 /// Whether a status shall be written: something other than a time changed, or times did and were
@@ -137,6 +156,10 @@ fn without_times(status: &EcrAuditPolicyStatus) -> EcrAuditPolicyStatus {
         if is_about_evidence(condition) {
             condition.message.clear();
         }
+    }
+    if let Some(sources) = &mut status.sources {
+        // That there is something to be read is news, how much of it is left is not.
+        sources.backfill = sources.backfill.take().map(|_| BackfillTotals::default());
     }
     for source in status
         .sources

@@ -1,6 +1,9 @@
 //! What is published, from evidence that reaches far, not far, or not at all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -19,7 +22,7 @@ use crate::{
     },
     audit::{ClusterNodes, Rules},
     event::{EventName, Interval},
-    source::{Health, LastError, PollerKey, PollerSpec},
+    source::{Health, LastError, Origin, PollerKey, PollerSpec},
 };
 
 const ACCOUNT: &str = "111122223333";
@@ -37,7 +40,9 @@ fn ago(hours: i64) -> Timestamp {
 fn evidence(hours: i64, names: &[EventName]) -> Evidence {
     let spec = PollerSpec {
         key: PollerKey {
-            account: Some(ACCOUNT.into()),
+            origin: Origin::LookupEvents {
+                account: Some(ACCOUNT.into()),
+            },
             region: REGION.into(),
             assume_role: None,
         },
@@ -45,6 +50,8 @@ fn evidence(hours: i64, names: &[EventName]) -> Evidence {
         reread_period: SignedDuration::from_secs(900),
         backfill: SignedDuration::from_hours(90 * 24),
         lookback: SignedDuration::from_hours(30 * 24),
+        accounts: None,
+        buckets: None,
     };
     let mut health = Health::new(&spec);
     health.last_success = Some(now());
@@ -65,7 +72,7 @@ fn evidence(hours: i64, names: &[EventName]) -> Evidence {
     }
     Evidence::new(vec![SourceHealth {
         name: "history".to_owned(),
-        health,
+        health: Arc::new(health),
     }])
 }
 
@@ -372,7 +379,10 @@ fn a_gap_within_the_lookback_makes_pullers_unknown_but_not_images() {
 fn evidence_that_ended_too_long_ago_is_stale_after_fifteen_minutes_and_two_polls() {
     let mut late = everything();
     for (minutes, stale) in [(16, false), (18, true)] {
-        for intervals in late.sources[0].health.coverage.values_mut() {
+        for intervals in Arc::make_mut(&mut late.sources[0].health)
+            .coverage
+            .values_mut()
+        {
             *intervals = [Interval {
                 start: ago(90 * 24),
                 end: now() - SignedDuration::from_mins(minutes),
@@ -418,7 +428,7 @@ fn a_violated_condition_names_the_worst_finding_on_one_bounded_line() {
 #[test]
 fn a_fault_of_a_source_is_the_reason_of_ready_and_of_evidence() {
     let mut sources = everything().sources;
-    sources[0].health.last_error = Some(LastError {
+    Arc::make_mut(&mut sources[0].health).last_error = Some(LastError {
         reason: crate::source::Reason::AccessDenied,
         message: "not authorized to perform cloudtrail:LookupEvents".to_owned(),
         since: now(),

@@ -135,6 +135,13 @@ reasons! {
     WrongAccount: "The AWS credentials belong to another account than the source's.",
     InvalidNextToken: "AWS no longer knew the paging token.",
     Refused: "AWS refused the request.",
+    BucketMissing: "The trail's bucket does not exist.",
+    QueueMissing: "The source's queue does not exist.",
+    KeyDenied: "The KMS key of the trail's files may not be used.",
+    FileMissing: "A file of the trail that was delivered is not in the bucket.",
+    FileChanged: "A file of the trail is not what was delivered.",
+    FileUnreadable: "A file of the trail is damaged, or is none.",
+    DigestMissing: "A digest file of the trail is not in the bucket.",
 }
 
 impl fmt::Display for Reason {
@@ -160,6 +167,13 @@ impl From<crate::source::Reason> for Reason {
             Source::WrongAccount => Self::WrongAccount,
             Source::InvalidNextToken => Self::InvalidNextToken,
             Source::Refused => Self::Refused,
+            Source::BucketMissing => Self::BucketMissing,
+            Source::QueueMissing => Self::QueueMissing,
+            Source::KeyDenied => Self::KeyDenied,
+            Source::FileMissing => Self::FileMissing,
+            Source::FileChanged => Self::FileChanged,
+            Source::FileUnreadable => Self::FileUnreadable,
+            Source::DigestMissing => Self::DigestMissing,
             Source::Ledger => Self::LedgerFailing,
         }
     }

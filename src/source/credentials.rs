@@ -40,11 +40,7 @@ pub(crate) async fn access(key: &PollerKey) -> Result<Access, Fault> {
     let config = own(&key.region).await;
     let Some(role) = key.assume_role.as_deref() else {
         let identity = identity(&config).await?;
-        if let Some(wanted) = key
-            .account
-            .as_deref()
-            .filter(|wanted| *wanted != &*identity.account)
-        {
+        if let Some(wanted) = key.account().filter(|wanted| **wanted != identity.account) {
             let message = format!(
                 "the credentials are of account {}, not of {wanted}: a role has to be assumed",
                 identity.account
@@ -61,7 +57,7 @@ pub(crate) async fn access(key: &PollerKey) -> Result<Access, Fault> {
     let account: Arc<str> = account
         .ok_or_else(|| Fault::new(Reason::AssumeRoleFailed, "the role's ARN names no account"))?
         .into();
-    if let Some(wanted) = key.account.as_deref().filter(|wanted| *wanted != &*account) {
+    if let Some(wanted) = key.account().filter(|wanted| **wanted != account) {
         let message = format!("the role is of account {account}, not of {wanted}");
         return Err(Fault::new(Reason::WrongAccount, message));
     }
@@ -115,7 +111,7 @@ async fn role_arn(role: &AssumeRole, key: &PollerKey, config: &SdkConfig) -> Res
         return Err(Fault::new(Reason::AssumeRoleFailed, message));
     };
     let identity = identity(config).await?;
-    let account = key.account.as_ref().unwrap_or(&identity.account);
+    let account = key.account().unwrap_or(&identity.account);
     let name = name.trim_start_matches('/');
     Ok(format!(
         "arn:{}:iam::{account}:role/{name}",

@@ -7,9 +7,10 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
 
-use super::{PollerKey, PollerSpec};
-use crate::event::{EventName, Intervals};
+use super::{PollerKey, PollerSpec, SourceKind};
+use crate::event::{EventName, Interval, Intervals};
 
 /// Why a read failed: a bounded vocabulary, for conditions and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,13 +41,27 @@ pub enum Reason {
     InvalidNextToken,
     /// AWS refused the request for another reason.
     Refused,
+    /// The bucket does not exist.
+    BucketMissing,
+    /// The queue does not exist.
+    QueueMissing,
+    /// The KMS key of the objects or messages may not be used.
+    KeyDenied,
+    /// A file of the trail that was delivered is not in the bucket.
+    FileMissing,
+    /// A file of the trail is not what was delivered.
+    FileChanged,
+    /// A file of the trail is damaged, or none.
+    FileUnreadable,
+    /// A digest file of the trail is not in the bucket.
+    DigestMissing,
     /// The ledger could not be written or read.
     Ledger,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 21] = [
         Self::Throttled,
         Self::ServerError,
         Self::Connection,
@@ -60,6 +75,13 @@ impl Reason {
         Self::WrongAccount,
         Self::InvalidNextToken,
         Self::Refused,
+        Self::BucketMissing,
+        Self::QueueMissing,
+        Self::KeyDenied,
+        Self::FileMissing,
+        Self::FileChanged,
+        Self::FileUnreadable,
+        Self::DigestMissing,
         Self::Ledger,
     ];
 
@@ -80,6 +102,13 @@ impl Reason {
             Self::WrongAccount => "WrongAccount",
             Self::InvalidNextToken => "InvalidNextToken",
             Self::Refused => "Refused",
+            Self::BucketMissing => "BucketMissing",
+            Self::QueueMissing => "QueueMissing",
+            Self::KeyDenied => "KeyDenied",
+            Self::FileMissing => "FileMissing",
+            Self::FileChanged => "FileChanged",
+            Self::FileUnreadable => "FileUnreadable",
+            Self::DigestMissing => "DigestMissing",
             Self::Ledger => "Ledger",
         }
     }
@@ -103,28 +132,61 @@ pub struct LastError {
 }
 
 /// What of the history is still to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backfill {
     /// Requests, as far as the events' density so far tells.
     pub requests: u64,
-    /// How long these take at the pace that the quota allows.
+    /// How long these take at the pace so far.
     pub duration: SignedDuration,
     /// The span of event time, added over all event names, that is still to be read.
     pub span: SignedDuration,
+    /// Files, as far as they are listed; 0 where no files are read.
+    pub files: u64,
+    /// Bytes of these.
+    pub bytes: u64,
 }
 
-/// One account and region of a source.
+/// What of the evidence is known to be missing although it was delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// What kind.
+    pub reason: Reason,
+    /// Names what is missing; for people, at most 300 characters, on one line.
+    pub message: String,
+    /// The event time that therefore is not covered.
+    pub span: Interval,
+}
+
+/// By what it is known that everything was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Proof {
+    /// By the answers of an API that says what there is.
+    #[default]
+    Answers,
+    /// By delivery: every file that was delivered until some minutes after its events was read.
+    Delivery,
+    /// By the trail's digest files until then, which list what was delivered; since, by delivery.
+    Digests {
+        /// The end of the last digest file.
+        until: Timestamp,
+    },
+}
+
+/// One account and region of a source; or, with no account, the source as a whole.
 #[derive(Clone, Debug)]
 pub struct Health {
     /// What was asked for.
     pub key: PollerKey,
-    /// The account that is read; none until the credentials have said whose they are.
+    /// The account that is read; none until it is known whose that is, and in what is said of a
+    /// bucket or queue as a whole.
     pub account: Option<Arc<str>>,
-    /// Region that is read.
+    /// Region that is read; of a bucket or queue as a whole, its own.
     pub region: Arc<str>,
+    /// Of a bucket or queue as a whole: whether every account and region in it has its own health.
+    pub names_all: bool,
     /// The period between two polls that is in force.
     pub poll_period: SignedDuration,
-    /// When a page was read last.
+    /// When something was read last.
     pub last_success: Option<Timestamp>,
     /// The fault that lasts, if one does.
     pub last_error: Option<LastError>,
@@ -134,6 +196,10 @@ pub struct Health {
     pub horizon: BTreeMap<EventName, Timestamp>,
     /// What is still to be read of that; none when nothing is.
     pub backfill: Option<Backfill>,
+    /// What is known to be missing, the latest first; a bounded number.
+    pub gaps: Vec<Gap>,
+    /// By what the coverage is known.
+    pub proof: Proof,
 }
 
 impl Health {
@@ -142,19 +208,76 @@ impl Health {
     pub fn new(spec: &PollerSpec) -> Self {
         Self {
             key: spec.key.clone(),
-            account: spec.key.account.clone(),
+            account: spec.key.account().cloned(),
             region: spec.key.region.clone(),
+            names_all: false,
             poll_period: spec.poll_period,
             last_success: None,
             last_error: None,
             coverage: BTreeMap::new(),
             horizon: BTreeMap::new(),
             backfill: None,
+            gaps: vec![],
+            proof: Proof::default(),
         }
+    }
+
+    /// Whether it is about a bucket or queue as a whole.
+    #[must_use]
+    pub fn is_of_whole_source(&self) -> bool {
+        self.account.is_none() && self.key.kind().discovers_places()
     }
 }
 
-/// Counts for the metrics, by account and region.
+/// Where a reader shows how it is: one health, or one of the whole and one of each place.
+#[derive(Debug)]
+pub(crate) struct Board(watch::Sender<Vec<Arc<Health>>>);
+
+impl Board {
+    /// With the health of a reader that has not read yet, and where it is seen.
+    pub(crate) fn new(spec: &PollerSpec) -> (Self, watch::Receiver<Vec<Arc<Health>>>) {
+        let (sender, receiver) = watch::channel(vec![Arc::new(Health::new(spec))]);
+        (Self(sender), receiver)
+    }
+
+    /// Changes the first: the only one, or that of the whole.
+    pub(crate) fn modify(&self, change: impl FnOnce(&mut Health)) {
+        self.0.send_modify(|all| {
+            if let Some(first) = all.first_mut() {
+                change(Arc::make_mut(first));
+            }
+        });
+    }
+
+    /// Replaces all but the first.
+    #[expect(dead_code, reason = "the readers of buckets and queues use it")]
+    pub(crate) fn places(&self, places: impl IntoIterator<Item = Arc<Health>>) {
+        self.0.send_modify(|all| {
+            all.truncate(1);
+            all.extend(places);
+        });
+    }
+}
+
+/// What became of the objects that a source was told of or listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Objects that were read and stored.
+    pub read: u64,
+    /// Bytes of these, as they lie in the bucket.
+    pub bytes: u64,
+    /// Objects that had been read before.
+    pub known: u64,
+    /// Objects that are no log files of a wanted trail: digests of others, Insights, anything else.
+    pub skipped: u64,
+    /// Reads of objects that failed.
+    pub failed: u64,
+}
+
+/// Kind of source, account (empty while it is not known) and region.
+type At = (SourceKind, Arc<str>, Arc<str>);
+
+/// Counts for the metrics, by kind of source, account and region.
 #[derive(Debug, Default)]
 pub struct Counters {
     counts: Mutex<Counts>,
@@ -162,9 +285,10 @@ pub struct Counters {
 
 #[derive(Debug, Default)]
 struct Counts {
-    events: BTreeMap<EventName, u64>,
-    errors: BTreeMap<(Arc<str>, Arc<str>, Reason), u64>,
-    requests: BTreeMap<(Arc<str>, Arc<str>), u64>,
+    events: BTreeMap<(SourceKind, EventName), u64>,
+    errors: BTreeMap<(SourceKind, Arc<str>, Arc<str>, Reason), u64>,
+    requests: BTreeMap<At, u64>,
+    objects: BTreeMap<SourceKind, Tally>,
 }
 
 impl Counters {
@@ -172,40 +296,71 @@ impl Counters {
         act(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn count_events(&self, name: EventName, events: u64) {
-        self.with(|counts| *counts.events.entry(name).or_default() += events);
+    pub(crate) fn count_events(&self, kind: SourceKind, name: EventName, events: u64) {
+        self.with(|counts| *counts.events.entry((kind, name)).or_default() += events);
     }
 
-    pub(crate) fn count_error(&self, account: &Arc<str>, region: &Arc<str>, reason: Reason) {
+    pub(crate) fn count_error(
+        &self,
+        kind: SourceKind,
+        account: &Arc<str>,
+        region: &Arc<str>,
+        reason: Reason,
+    ) {
         self.with(|counts| {
             *counts
                 .errors
-                .entry((account.clone(), region.clone(), reason))
+                .entry((kind, account.clone(), region.clone(), reason))
                 .or_default() += 1;
         });
     }
 
-    pub(crate) fn count_request(&self, account: &Arc<str>, region: &Arc<str>) {
+    pub(crate) fn count_request(&self, kind: SourceKind, account: &Arc<str>, region: &Arc<str>) {
         self.with(|counts| {
             *counts
                 .requests
-                .entry((account.clone(), region.clone()))
+                .entry((kind, account.clone(), region.clone()))
                 .or_default() += 1;
         });
     }
 
-    /// New events by name since the start: those that the ledger did not hold yet.
-    pub fn events(&self) -> BTreeMap<EventName, u64> {
+    /// Adds to what became of objects.
+    #[expect(dead_code, reason = "the readers of buckets and queues use it")]
+    pub(crate) fn count_objects(&self, kind: SourceKind, added: Tally) {
+        let Tally {
+            read,
+            bytes,
+            known,
+            skipped,
+            failed,
+        } = added;
+        self.with(|counts| {
+            let tally = counts.objects.entry(kind).or_default();
+            tally.read += read;
+            tally.bytes += bytes;
+            tally.known += known;
+            tally.skipped += skipped;
+            tally.failed += failed;
+        });
+    }
+
+    /// New events by source and name since the start: those that the ledger did not hold yet.
+    pub fn events(&self) -> BTreeMap<(SourceKind, EventName), u64> {
         self.with(|counts| counts.events.clone())
     }
 
-    /// Faults by account (empty while that is not known), region and reason.
-    pub fn errors(&self) -> BTreeMap<(Arc<str>, Arc<str>, Reason), u64> {
+    /// Faults by source, account (empty while that is not known), region and reason.
+    pub fn errors(&self) -> BTreeMap<(SourceKind, Arc<str>, Arc<str>, Reason), u64> {
         self.with(|counts| counts.errors.clone())
     }
 
-    /// Requests sent by account and region.
-    pub fn requests(&self) -> BTreeMap<(Arc<str>, Arc<str>), u64> {
+    /// Requests sent by source, account and region.
+    pub fn requests(&self) -> BTreeMap<(SourceKind, Arc<str>, Arc<str>), u64> {
         self.with(|counts| counts.requests.clone())
+    }
+
+    /// What became of objects, by source.
+    pub fn objects(&self) -> BTreeMap<SourceKind, Tally> {
+        self.with(|counts| counts.objects.clone())
     }
 }

@@ -11,9 +11,12 @@ mod health;
 pub mod lookup_events;
 mod pollers;
 mod quota;
+mod spec;
 pub mod sqs;
 mod store;
 
-pub use health::{Backfill, Counters, Health, LastError, Reason};
-pub use pollers::{Changed, Changes, PollerKey, PollerSpec, Pollers};
+pub(crate) use health::Board;
+pub use health::{Backfill, Counters, Gap, Health, LastError, Proof, Reason, Tally};
+pub use pollers::{Changed, Changes, Pollers};
+pub use spec::{Origin, PollerKey, PollerSpec, SourceKind};
 pub use store::{Coverage, Page, Place, Store, StoreError, Stored, UndecodableRecord};

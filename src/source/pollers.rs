@@ -1,4 +1,4 @@
-//! The readers of all policies together: one for each account, region and credentials.
+//! The readers of all policies together: one for each origin, region and credentials.
 
 use std::{
     collections::{BTreeSet, HashMap, hash_map::Entry},
@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::SignedDuration;
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
@@ -14,50 +13,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Counters, Health, Store, lookup_events::Reader, quota::Limiters};
-use crate::{api::AssumeRole, event::Repository};
+use super::{
+    Board, Counters, Health, Origin, PollerKey, PollerSpec, Store, lookup_events, quota::Limiters,
+};
+use crate::event::Repository;
 
 /// More changed repositories than this are told as "all of them".
 const MOST_CHANGED: usize = 10_000;
 
 /// How long [`Pollers::stop`] waits for one reader.
 const MOST_WAIT: Duration = Duration::from_secs(5);
-
-/// What makes two readers the same: the place, and whose eyes see it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PollerKey {
-    /// Account to be read; none: the one of the operator's own credentials, or of the role's ARN.
-    pub account: Option<Arc<str>>,
-    /// Region to be read.
-    pub region: Arc<str>,
-    /// The role to assume; none: the operator's own credentials.
-    pub assume_role: Option<Arc<AssumeRole>>,
-}
-
-/// What one policy wants to have read in one account and region.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PollerSpec {
-    /// Where.
-    pub key: PollerKey,
-    /// How often new events are read.
-    pub poll_period: SignedDuration,
-    /// How often the last 24 hours are read again for late events.
-    pub reread_period: SignedDuration,
-    /// How far back the history is read at first.
-    pub backfill: SignedDuration,
-    /// How long a pull stays a finding: pulls are read no further back.
-    pub lookback: SignedDuration,
-}
-
-impl PollerSpec {
-    /// What serves both: the shorter periods, the longer spans.
-    fn merge(&mut self, other: &Self) {
-        self.poll_period = self.poll_period.min(other.poll_period);
-        self.reread_period = self.reread_period.min(other.reread_period);
-        self.backfill = self.backfill.max(other.backfill);
-        self.lookback = self.lookback.max(other.lookback);
-    }
-}
 
 /// What moved since one asked last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -125,7 +90,7 @@ pub struct Pollers {
 
 struct Running {
     spec: watch::Sender<PollerSpec>,
-    health: watch::Receiver<Health>,
+    health: watch::Receiver<Vec<Arc<Health>>>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -184,31 +149,38 @@ impl Pollers {
 
     fn start(&self, spec: PollerSpec) -> Running {
         let stop = self.stop.child_token();
-        let (health, health_of) = watch::channel(Health::new(&spec));
-        let (spec, spec_of) = watch::channel(spec);
-        let reader = Reader {
-            store: self.store.clone(),
-            changes: self.changes.clone(),
-            counters: self.counters.clone(),
-            limiters: self.limiters.clone(),
-            spec: spec_of,
-            health,
-            stop: stop.clone(),
+        let (health, health_of) = Board::new(&spec);
+        let (wanted, spec_of) = watch::channel(spec.clone());
+        let task = match spec.key.origin {
+            Origin::LookupEvents { .. } => tokio::spawn(
+                lookup_events::Reader {
+                    store: self.store.clone(),
+                    changes: self.changes.clone(),
+                    counters: self.counters.clone(),
+                    limiters: self.limiters.clone(),
+                    spec: spec_of,
+                    health,
+                    stop: stop.clone(),
+                }
+                .run(),
+            ),
+            // No policy gets here: see `SourceUnsupported`.
+            Origin::S3 { .. } | Origin::Sqs { .. } => tokio::spawn(std::future::ready(())),
         };
         Running {
-            spec,
+            spec: wanted,
             health: health_of,
             stop,
-            task: tokio::spawn(reader.run()),
+            task,
         }
     }
 
-    /// How every reader is.
-    pub fn health(&self) -> Vec<Health> {
+    /// How every reader is, and every account and region that it reads.
+    pub fn health(&self) -> Vec<Arc<Health>> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running
             .values()
-            .map(|reader| reader.health.borrow().clone())
+            .flat_map(|reader| reader.health.borrow().clone())
             .collect()
     }
 

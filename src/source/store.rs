@@ -36,13 +36,15 @@ pub struct UndecodableRecord {
     pub time: Option<Timestamp>,
 }
 
-/// One page of the Event history with what it proves to have been read.
+/// One page of the Event history, or a message, with what it proves to have been read.
 #[derive(Clone, Debug)]
 pub struct Page {
+    /// What was read: coverage of one source says nothing of another.
+    pub source: Arc<str>,
     /// Whose history.
     pub place: Place,
-    /// The event name that was looked up.
-    pub name: EventName,
+    /// The event names that [`Self::read`] and [`Self::settled`] are about.
+    pub names: Vec<EventName>,
     /// The facts.
     pub events: Vec<Event>,
     /// Records that did not decode.
@@ -70,9 +72,10 @@ pub struct StoreError(pub String);
 /// What a source needs of the ledger. A page's facts and its coverage are stored in one
 /// transaction, so that what is covered is really there.
 pub trait Store: Send + Sync + 'static {
-    /// What has been read of a place, by event name.
+    /// What a source has read of a place, by event name.
     fn coverage<'a>(
         &'a self,
+        source: &'a str,
         place: &'a Place,
     ) -> BoxFuture<'a, Result<BTreeMap<EventName, Coverage>, StoreError>>;
 

@@ -579,6 +579,8 @@ impl Planner {
             requests,
             duration: SignedDuration::try_from_secs_f64(duration).unwrap_or(SignedDuration::MAX),
             span: SignedDuration::from_secs(seconds),
+            files: 0,
+            bytes: 0,
         })
     }
 }

@@ -23,12 +23,15 @@ use super::{
 use crate::{
     event::EventName,
     source::{
-        Changes, Counters, Coverage, Health, LastError, Page, Place, PollerSpec, Reason, Store,
+        Board, Changes, Counters, Coverage, LastError, Page, Place, PollerSpec, Reason, SourceKind,
+        Store,
         credentials::access,
         fault::Fault,
         quota::{Limiter, Limiters},
     },
 };
+
+const KIND: SourceKind = SourceKind::LookupEvents;
 
 /// The longest sleep: a clock that was set is noticed after it.
 const LONGEST_SLEEP: SignedDuration = SignedDuration::from_secs(5);
@@ -44,7 +47,7 @@ pub(crate) struct Reader {
     pub(crate) counters: Arc<Counters>,
     pub(crate) limiters: Arc<Limiters>,
     pub(crate) spec: watch::Receiver<PollerSpec>,
-    pub(crate) health: watch::Sender<Health>,
+    pub(crate) health: Board,
     pub(crate) stop: CancellationToken,
 }
 
@@ -176,16 +179,16 @@ impl Reader {
                     return session;
                 }
                 Err(fault) => {
-                    let account = spec.key.account.clone().unwrap_or_default();
+                    let account = spec.key.account().cloned().unwrap_or_default();
                     self.counters
-                        .count_error(&account, &spec.key.region, fault.reason);
+                        .count_error(KIND, &account, &spec.key.region, fault.reason);
                     warn!(
                         %account, region = %spec.key.region, reason = %fault.reason,
                         message = %fault.message, "the Event history cannot be read"
                     );
                     let wait = faults.note(None, fault, Timestamp::now());
                     let error = faults.lasting.get(&None).cloned();
-                    self.health.send_modify(|health| health.last_error = error);
+                    self.health.modify(|health| health.last_error = error);
                     self.changes.health();
                     tokio::select! {
                         () = sleep(wait) => {}
@@ -202,7 +205,7 @@ impl Reader {
     }
 
     async fn coverage(&self, place: &Place) -> Result<BTreeMap<EventName, Coverage>, Fault> {
-        let coverage = self.store.coverage(place).await;
+        let coverage = self.store.coverage(KIND.as_str(), place).await;
         coverage.map_err(|error| Fault::new(Reason::Ledger, error.to_string()))
     }
 
@@ -230,7 +233,7 @@ impl Reader {
     async fn ask(&self, session: &mut Session, request: &Request, faults: &mut Faults) -> bool {
         let task = Some((request.kind, request.name));
         self.counters
-            .count_request(&session.place.account, &session.place.region);
+            .count_request(KIND, &session.place.account, &session.place.region);
         let stored = match Box::pin(lookup(&session.client, request)).await {
             Ok(looked) => self.keep(session, request, looked).await,
             Err(fault) => Err(fault),
@@ -240,7 +243,7 @@ impl Reader {
                 let had_error = faults.lasting.contains_key(&task);
                 faults.clear(task);
                 self.health
-                    .send_modify(|health| health.last_success = Some(request.at));
+                    .modify(|health| health.last_success = Some(request.at));
                 had_error || fresh > 0
             }
             Err(fault) => {
@@ -264,8 +267,9 @@ impl Reader {
             others = looked.others, more = looked.answer.token.is_some(), "page"
         );
         let page = Page {
+            source: KIND.as_str().into(),
             place: session.place.clone(),
-            name: request.name,
+            names: vec![request.name],
             events: looked.events,
             undecodable: looked.undecodable,
             read: proof.read,
@@ -276,7 +280,8 @@ impl Reader {
         session
             .planner
             .stored(request, &looked.answer, stored.new_events);
-        self.counters.count_events(request.name, stored.new_events);
+        self.counters
+            .count_events(KIND, request.name, stored.new_events);
         if !stored.repositories.is_empty() {
             self.changes.repositories(stored.repositories);
         }
@@ -292,7 +297,7 @@ impl Reader {
     ) {
         let place = &session.place;
         self.counters
-            .count_error(&place.account, &place.region, fault.reason);
+            .count_error(KIND, &place.account, &place.region, fault.reason);
         warn!(
             account = %place.account, region = %place.region, name = %request.name,
             kind = ?request.kind, reason = %fault.reason, message = %fault.message,
@@ -334,7 +339,7 @@ impl Reader {
         let period = self.spec.borrow().poll_period;
         let planner = &session.planner;
         let mut tell = tell;
-        self.health.send_modify(|health| {
+        self.health.modify(|health| {
             let backfill = planner.backfill(now);
             let error = faults
                 .lasting
