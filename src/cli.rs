@@ -13,6 +13,7 @@ use std::{
     io::{self, IsTerminal, Write},
     net::SocketAddr,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -66,6 +67,16 @@ pub struct RunArgs {
         default_value = "0.0.0.0:8080"
     )]
     pub listen: SocketAddr,
+    /// Requests a second that the Event history is read with, in each account and region. AWS
+    /// allows 2, which everybody in the account shares.
+    #[arg(
+        long,
+        env = "ECR_AUDIT_LOOKUPS_PER_SECOND",
+        value_name = "RATE",
+        default_value_t = 1.0,
+        value_parser = lookups_per_second
+    )]
+    pub lookups_per_second: f64,
     /// Form of the log lines; by default text on a terminal, else JSON. `RUST_LOG` filters them.
     #[arg(long, env = "ECR_AUDIT_LOG_FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
@@ -107,8 +118,18 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     runtime()?.block_on(operator::run(operator::Options {
         ledger: args.ledger,
         listen: args.listen,
+        lookup_pace: Duration::from_secs_f64(1.0 / args.lookups_per_second),
     }))?;
     Ok(())
+}
+
+fn lookups_per_second(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.05..=100.0).contains(&rate) {
+        Ok(rate)
+    } else {
+        Err("between 0.05 and 100".to_owned())
+    }
 }
 
 /// Two threads: the work is waiting, and what is not is short.

@@ -49,6 +49,8 @@ pub struct Options {
     pub ledger: String,
     /// Address of the admin server.
     pub listen: SocketAddr,
+    /// Time from one request of the Event history to the next, in an account and region.
+    pub lookup_pace: Duration,
 }
 
 /// Why the operator could not start.
@@ -120,7 +122,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let (changes, changes_of) = mpsc::channel(CHANGES);
     let policies = tokio::spawn(policies::watch(client.clone(), readiness.clone(), changes));
     let publisher = Publisher::new(client.clone(), leadership.clone(), identity);
-    let pollers = Pollers::new(Arc::new(ledger.clone()));
+    let pollers = Pollers::with_pace(Arc::new(ledger.clone()), options.lookup_pace);
     let controller = Controller::new(
         client,
         ledger.clone(),

@@ -14,7 +14,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Board, Counters, Health, Origin, PollerKey, PollerSpec, Store, lookup_events, quota::Limiters,
+    Board, Counters, Health, Origin, PollerKey, PollerSpec, Store, lookup_events,
+    quota::{Limiters, PACE},
 };
 use crate::event::Repository;
 
@@ -99,11 +100,18 @@ impl Pollers {
     /// No reader yet; see [`Pollers::set`].
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
+        Self::with_pace(store, PACE)
+    }
+
+    /// The same, with this time from one request to the next in an account and region. AWS allows
+    /// two a second, and everybody in the account shares these.
+    #[must_use]
+    pub fn with_pace(store: Arc<dyn Store>, pace: Duration) -> Self {
         Self {
             store,
             changes: Arc::default(),
             counters: Arc::default(),
-            limiters: Arc::default(),
+            limiters: Arc::new(Limiters::new(pace)),
             running: Mutex::default(),
             stop: CancellationToken::new(),
         }

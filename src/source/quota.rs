@@ -1,5 +1,6 @@
 //! The pace of requests: AWS allows two `LookupEvents` a second for an account and region, to
-//! everybody in the account together. At most half of that is ours.
+//! everybody in the account together. At most half of that is ours, unless somebody who knows the
+//! account says otherwise.
 
 use std::{
     collections::HashMap,
@@ -14,30 +15,33 @@ use tokio::{
 
 use super::Place;
 
-/// From one request to the next.
-const PACE: Duration = Duration::from_secs(1);
+/// From one request to the next, where nobody says otherwise.
+pub(crate) const PACE: Duration = Duration::from_secs(1);
 
 /// One account and region's pace.
 #[derive(Debug)]
 pub(crate) struct Limiter {
+    pace: Duration,
     next: tokio::sync::Mutex<Instant>,
 }
 
 /// The right to send one request. Given back when it is dropped without being taken.
 pub(crate) struct Turn<'a> {
+    pace: Duration,
     next: MutexGuard<'a, Instant>,
 }
 
 impl Turn<'_> {
     /// The request is sent now.
     pub(crate) fn take(mut self) {
-        *self.next = Instant::now() + PACE;
+        *self.next = Instant::now() + self.pace;
     }
 }
 
 impl Limiter {
-    fn new() -> Self {
+    fn new(pace: Duration) -> Self {
         Self {
+            pace,
             next: tokio::sync::Mutex::new(Instant::now()),
         }
     }
@@ -46,7 +50,10 @@ impl Limiter {
     pub(crate) async fn turn(&self) -> Turn<'_> {
         let next = self.next.lock().await;
         sleep_until(*next).await;
-        Turn { next }
+        Turn {
+            pace: self.pace,
+            next,
+        }
     }
 
     /// Sends nothing for a while: others have used up the quota.
@@ -57,12 +64,26 @@ impl Limiter {
 }
 
 /// The limiters of all places.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Limiters {
+    pace: Duration,
     places: Mutex<HashMap<Place, Weak<Limiter>>>,
 }
 
 impl Limiters {
+    /// Limiters of this pace.
+    pub(crate) fn new(pace: Duration) -> Self {
+        Self {
+            pace,
+            places: Mutex::default(),
+        }
+    }
+
+    /// From one request to the next.
+    pub(crate) fn pace(&self) -> Duration {
+        self.pace
+    }
+
     /// The one of a place, whoever reads there.
     pub(crate) fn of(&self, place: &Place) -> Arc<Limiter> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,7 +91,7 @@ impl Limiters {
         if let Some(limiter) = places.get(place).and_then(Weak::upgrade) {
             return limiter;
         }
-        let limiter = Arc::new(Limiter::new());
+        let limiter = Arc::new(Limiter::new(self.pace));
         places.insert(place.clone(), Arc::downgrade(&limiter));
         limiter
     }

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
 
 use super::access::{self, Access};
+use super::audit_log::{self, AuditLog};
 use super::programs;
 use super::servers::{Folder, Server, free_ports};
 
@@ -26,12 +27,17 @@ const READY_LIMIT: Duration = Duration::from_mins(1);
 /// A port that was free may be taken by the time a server binds it.
 const START_ATTEMPTS: u32 = 3;
 
+/// Name of the file with the API server's audit log.
+const AUDIT_LOG: &str = "audit.log";
+
 /// What differs between control planes.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Also run kube-controller-manager: Deployments make Pods, owner references are
     /// collected, deleted Namespaces go away.
     pub controller_manager: bool,
+    /// Log what service accounts ask for: [`ControlPlane::audit_log`].
+    pub audit_log: bool,
     /// More flags for kube-apiserver, such as `--feature-gates=WatchList=false`.
     pub api_server_flags: Vec<String>,
 }
@@ -145,6 +151,11 @@ impl ControlPlane {
             &format!("{namespace}-{name}"),
             &json!({"token": token.trim()}),
         )
+    }
+
+    /// What service accounts asked for so far; with [`Options::audit_log`].
+    pub fn audit_log(&self) -> AuditLog {
+        AuditLog::read(&self.folder.path().join(AUDIT_LOG))
     }
 
     /// The rights of this user and these groups and no more. The user need not exist.
@@ -264,6 +275,16 @@ fn api_server(
         // Nobody makes the ServiceAccount `default` that it would ask for.
         .arg("--disable-admission-plugins=ServiceAccount")
         .args(&options.api_server_flags);
+    if options.audit_log {
+        let policy = folder.join("audit-policy.yaml");
+        std::fs::write(&policy, audit_log::POLICY).expect("a writable folder");
+        command
+            .arg(format!("--audit-policy-file={}", policy.display()))
+            .arg(format!(
+                "--audit-log-path={}",
+                folder.join(AUDIT_LOG).display()
+            ));
+    }
     command
 }
 

@@ -25,8 +25,11 @@
 )]
 
 pub mod access;
+pub mod audit_log;
+pub mod chart;
 pub mod control_plane;
 pub mod http;
+pub mod iam;
 pub mod ministack;
 pub mod objects;
 pub mod operator;
@@ -38,6 +41,7 @@ pub mod replay;
 pub mod servers;
 
 pub use access::Access;
+pub use chart::Release;
 pub use control_plane::{ControlPlane, Options};
 pub use ministack::Ministack;
 pub use objects::{container_status, node, pod, running_pod};

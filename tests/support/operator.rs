@@ -1,14 +1,14 @@
 //! The operator as users run it: the real process, on a real control plane, with the replay
 //! server as its AWS.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::servers::{Folder, Server, free_ports};
-use super::{Access, Replay, http, programs};
+use super::servers::{Folder, Server};
+use super::{Access, Release, http, programs};
 
 /// A running `ecr-audit run`.
 pub struct Operator {
@@ -17,28 +17,15 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Starts it with this access to the cluster. Its ledger is `ledger` in the folder, and
-    /// is kept there for the next one.
-    pub fn start(folder: &Folder, name: &str, access: &Access, replay: &Replay) -> Self {
-        let [port] = free_ports();
-        let address = format!("127.0.0.1:{port}");
-        let mut command = access.command(Self::program());
-        command
-            .args([
-                "run",
-                "--log-format",
-                "text",
-                "--listen",
-                &address,
-                "--ledger",
-            ])
-            .arg(Self::ledger(folder))
-            .envs(replay.environment())
-            .env("POD_NAMESPACE", "default")
-            .env("POD_NAME", name)
-            .env("RUST_LOG", "info,ecr_audit=debug");
-        let server = folder.spawn(name, command);
-        Self { server, address }
+    /// Starts it as the release's Deployment says, with this access to the cluster. Its volumes are
+    /// folders in `folder`, and stay there for the next one.
+    pub fn start(release: &Release, pod: &str, access: &Access, folder: &Folder) -> Self {
+        let command = release.command(Self::program(), pod, access, folder.path());
+        let server = folder.spawn(pod, command);
+        Self {
+            server,
+            address: format!("127.0.0.1:{}", release.port("metrics")),
+        }
     }
 
     /// The program that is tested; only integration tests know it.
@@ -47,11 +34,6 @@ impl Operator {
             Some(program) => Path::new(program),
             None => panic!("only integration tests are told where the program is"),
         }
-    }
-
-    /// The ledger's file.
-    pub fn ledger(folder: &Folder) -> PathBuf {
-        folder.path().join("ledger.db")
     }
 
     /// Status and body of a page of its admin server.
@@ -83,9 +65,28 @@ impl Operator {
         .await
     }
 
+    /// Whether it runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.server.ended().is_none()
+    }
+
+    /// Everything that it logged.
+    pub fn log(&self) -> String {
+        self.server.log()
+    }
+
     /// The end of its log.
     pub fn log_tail(&self) -> String {
         self.server.log_tail()
+    }
+}
+
+impl Drop for Operator {
+    /// A test that fails shows what the operator had to say.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the operator's log:\n{}", self.log_tail());
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! let operator = Command::new(PROGRAM).envs(replay.environment());
 //! ```
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -138,6 +139,21 @@ impl Replay {
     /// What it was asked so far.
     pub async fn stats(&self) -> Value {
         self.json("/_replay/stats").await
+    }
+
+    /// The actions that were called, as IAM names them.
+    pub async fn actions(&self) -> BTreeSet<String> {
+        let stats = self.stats().await;
+        let count = |name: &str| stats[name].as_array().map_or(0, Vec::len);
+        let mut actions = BTreeSet::new();
+        if count("lookups") > 0 {
+            actions.insert("cloudtrail:LookupEvents".to_owned());
+        }
+        for call in stats["sts"].as_array().into_iter().flatten() {
+            let operation = call["operation"].as_str().expect("an operation");
+            actions.insert(format!("sts:{operation}"));
+        }
+        actions
     }
 
     /// Starts counting anew.

@@ -120,10 +120,15 @@ impl Server {
         self.child.try_wait().expect("a child of ours")
     }
 
+    /// Everything that it logged.
+    pub fn log(&self) -> String {
+        let log = fs::read(self.file.with_extension("log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
     /// The last lines that it logged.
     pub fn log_tail(&self) -> String {
-        let log = fs::read(self.file.with_extension("log")).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }

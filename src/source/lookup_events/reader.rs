@@ -340,7 +340,14 @@ impl Reader {
         let planner = &session.planner;
         let mut tell = tell;
         self.health.modify(|health| {
-            let backfill = planner.backfill(now);
+            let backfill = planner.backfill(now).map(|mut backfill| {
+                // The planner counts a second for each request.
+                let pace = self.limiters.pace().as_secs_f64();
+                let duration = backfill.duration.as_secs_f64() * pace;
+                backfill.duration =
+                    SignedDuration::try_from_secs_f64(duration).unwrap_or(SignedDuration::MAX);
+                backfill
+            });
             let error = faults
                 .lasting
                 .values()
