@@ -15,6 +15,7 @@ use super::{
     key::{call_key, event_key, pack},
     remember,
     statement::{rows, slices, storable},
+    trail::{self, FileRow},
 };
 use crate::event::{Action, Event, EventName, ImageId, Interval, Outcome, Repository};
 
@@ -65,6 +66,8 @@ pub struct Undecodable<'a> {
 pub struct Appended {
     /// Records that the ledger did not hold yet, of those that say something of an image.
     pub new_events: usize,
+    /// The same by name.
+    pub by_name: BTreeMap<EventName, u64>,
     /// Records that it held already, or that this page holds twice.
     pub duplicates: usize,
     /// The repositories that the new records are about.
@@ -88,9 +91,18 @@ impl Ledger {
     /// Adds a page, whole or not at all. Appending it again, or a page that shares records with
     /// it, adds nothing twice, also when several processes do so at once.
     pub async fn append(&self, page: &Page<'_>) -> Result<Appended, LedgerError> {
+        self.append_with(page, None).await
+    }
+
+    /// The same, with a trail's file that is read in full with this page.
+    pub(super) async fn append_with(
+        &self,
+        page: &Page<'_>,
+        file: Option<&FileRow<'_>>,
+    ) -> Result<Appended, LedgerError> {
         let mut pause = Duration::from_millis(10);
         for _ in 1..ATTEMPTS {
-            match self.append_once(page).await {
+            match self.append_once(page, file).await {
                 Err(error) if error.is_collision() => {
                     tracing::debug!(%error, "append again");
                     tokio::time::sleep(pause).await;
@@ -99,10 +111,14 @@ impl Ledger {
                 result => return result,
             }
         }
-        self.append_once(page).await
+        self.append_once(page, file).await
     }
 
-    async fn append_once(&self, page: &Page<'_>) -> Result<Appended, LedgerError> {
+    async fn append_once(
+        &self,
+        page: &Page<'_>,
+        file: Option<&FileRow<'_>>,
+    ) -> Result<Appended, LedgerError> {
         let turn = self.write_turn().await;
         let mut transaction = self.begin().await?;
         let mut ids = Ids::default();
@@ -110,6 +126,9 @@ impl Ledger {
         let appended = append_facts(page, known, &mut ids, &mut transaction).await?;
         remember::add_unread(page, &mut transaction).await?;
         coverage::add(page, &mut transaction).await?;
+        if let Some(file) = file {
+            trail::add_file(page, file, &mut transaction).await?;
+        }
         transaction.commit().await?;
         known.commit(ids);
         drop(turn);
@@ -172,8 +191,12 @@ async fn append_facts(
         }
     }
 
+    let mut by_name: BTreeMap<EventName, u64> = BTreeMap::new();
     let mut touched = add_pulls(&sorted.pulls, known, ids, transaction).await?;
-    touched.extend(add_changes(&sorted.changes, ids, transaction).await?);
+    if !touched.is_empty() {
+        by_name.insert(EventName::BatchGetImage, touched.len() as u64);
+    }
+    touched.extend(add_changes(&sorted.changes, ids, &mut by_name, transaction).await?);
     let new_events = touched.len();
     let mut repositories: BTreeSet<Repository> = touched
         .into_iter()
@@ -184,6 +207,7 @@ async fn append_facts(
     repositories.extend(add_corrections(&sorted.corrections, transaction).await?);
     Ok(Appended {
         new_events,
+        by_name,
         duplicates: sorted.facts.saturating_sub(new_events),
         repositories,
     })
@@ -281,6 +305,7 @@ async fn add_pulls(
 async fn add_changes(
     changes: &BTreeMap<Vec<u8>, &Event>,
     ids: &Ids,
+    by_name: &mut BTreeMap<EventName, u64>,
     transaction: &mut Transaction<'static, Any>,
 ) -> Result<Vec<i64>, LedgerError> {
     let added: Vec<(&Vec<u8>, &Event)> = changes.iter().map(|(key, event)| (key, *event)).collect();
@@ -288,7 +313,7 @@ async fn add_changes(
     for slice in slices(&added) {
         let sql = format!(
             "INSERT INTO changes (event_id,call_id,repository,time,name,principal,flags,event) \
-             VALUES {} ON CONFLICT DO NOTHING RETURNING repository",
+             VALUES {} ON CONFLICT DO NOTHING RETURNING repository, name",
             rows(slice.len(), 8)
         );
         let mut query = sqlx::query(AssertSqlSafe(sql));
@@ -314,6 +339,8 @@ async fn add_changes(
         }
         for row in query.fetch_all(&mut **transaction).await? {
             touched.push(row.try_get(0)?);
+            let Ok(name) = row.try_get::<&str, _>(1)?.parse();
+            *by_name.entry(name).or_default() += 1;
         }
     }
     Ok(touched)

@@ -236,6 +236,18 @@ impl Ledger {
         Ok(())
     }
 
+    /// Forgets which files of trails were read before an instant, by the time of the reading. Read
+    /// again, they add nothing; which delivery time was read in full is remembered apart.
+    pub async fn prune_files(&self, before: Timestamp) -> Result<u64, LedgerError> {
+        let turn = self.write_turn().await;
+        let result = sqlx::query("DELETE FROM trail_files WHERE read_time < $1")
+            .bind(before.as_second())
+            .execute(self.pool())
+            .await?;
+        drop(turn);
+        Ok(result.rows_affected())
+    }
+
     /// Forgets the pulls before an instant; how many. What they taught stays: callers, and
     /// everything that is no pull.
     ///

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// The schema's version that this program writes.
-pub const SCHEMA_VERSION: i64 = 1;
+pub const SCHEMA_VERSION: i64 = 2;
 
 /// The oldest version of the schema that a program must know to work with this one.
 const NEEDS: i64 = 1;
@@ -270,6 +270,35 @@ FROM coverage JOIN coverage_keys ON coverage_keys.id = coverage.key;
     )
 }
 
+/// What version 2 adds: the files of trails, and what of them is missing. `place` is the id of the
+/// row of `coverage_keys` that says which delivery time was read.
+fn version_2(words: &Words) -> String {
+    let Words {
+        blob, clustered, ..
+    } = words;
+    format!(
+        "
+CREATE TABLE trail_files (
+    place BIGINT NOT NULL,
+    time BIGINT NOT NULL,
+    name TEXT NOT NULL,
+    hash {blob} NOT NULL,
+    read_time BIGINT NOT NULL,
+    PRIMARY KEY (place, time, name)
+) {clustered};
+CREATE TABLE trail_gaps (
+    place BIGINT NOT NULL,
+    name TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    message TEXT NOT NULL,
+    start_time BIGINT NOT NULL,
+    end_time BIGINT NOT NULL,
+    PRIMARY KEY (place, name)
+) {clustered};
+"
+    )
+}
+
 pub(super) async fn migrate(pool: &AnyPool, backend: Backend) -> Result<(), LedgerError> {
     let words = match backend {
         Backend::Sqlite => &SQLITE,
@@ -304,19 +333,25 @@ pub(super) async fn migrate(pool: &AnyPool, backend: Backend) -> Result<(), Ledg
         transaction.rollback().await?;
         return Ok(());
     }
-    if version < 1 {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(version_1(words)))
-            .execute(&mut *transaction)
-            .await?;
-        sqlx::raw_sql(sqlx::AssertSqlSafe(views_1(words)))
-            .execute(&mut *transaction)
-            .await?;
-        sqlx::query("INSERT INTO schema_version (version, needs) VALUES ($1, $2)")
-            .bind(SCHEMA_VERSION)
-            .bind(NEEDS)
+    let steps = [
+        (1, [version_1(words), views_1(words)].concat()),
+        (2, version_2(words)),
+    ];
+    for (_, step) in steps.into_iter().filter(|(to, _)| version < *to) {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(step))
             .execute(&mut *transaction)
             .await?;
     }
+    let record = if version == 0 {
+        "INSERT INTO schema_version (version, needs) VALUES ($1, $2)"
+    } else {
+        "UPDATE schema_version SET version = $1, needs = CASE WHEN needs > $2 THEN needs ELSE $2 END"
+    };
+    sqlx::query(record)
+        .bind(SCHEMA_VERSION)
+        .bind(NEEDS)
+        .execute(&mut *transaction)
+        .await?;
     transaction.commit().await?;
     Ok(())
 }

@@ -56,6 +56,8 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const PRUNE: SignedDuration = SignedDuration::from_hours(1);
 /// How much longer than the longest lookback pulls are kept.
 const PRUNE_SLACK: SignedDuration = SignedDuration::from_hours(24);
+/// How long it is remembered which file of a trail was read, for those that hear of it twice.
+const FILES_KEPT: SignedDuration = SignedDuration::from_hours(4 * 24);
 /// How long a new leader waits for the inventory before it says that it is missing.
 const INVENTORY_PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 
@@ -660,7 +662,11 @@ impl Controller {
         self.teacher.start_over();
         self.new_facts = true;
         let ledger = self.ledger.clone();
+        let files_before = now.checked_sub(FILES_KEPT).unwrap_or(Timestamp::MIN);
         tokio::spawn(async move {
+            if let Err(error) = ledger.prune_files(files_before).await {
+                tracing::warn!(%error, "the files of trails could not be pruned");
+            }
             match ledger.prune(before).await {
                 Ok(0) => {}
                 Ok(pulls) => tracing::info!(pulls, %before, "forgot pulls that no lookback needs"),

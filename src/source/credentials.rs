@@ -67,6 +67,22 @@ pub(crate) async fn access(key: &PollerKey) -> Result<Access, Fault> {
     })
 }
 
+/// Region and credentials alone: for buckets and queues it does not matter whose account it is.
+#[allow(dead_code, reason = "the readers of buckets and queues come next")]
+pub(crate) async fn config(key: &PollerKey) -> Result<SdkConfig, Fault> {
+    if key.region.is_empty() {
+        return Err(Fault::new(Reason::NoRegion, "no region to read is known"));
+    }
+    let config = own(&key.region).await;
+    match key.assume_role.as_deref() {
+        Some(role) => {
+            let arn = role_arn(role, key, &config).await?;
+            Ok(assumed(role, arn, config).await)
+        }
+        None => Ok(config),
+    }
+}
+
 /// The operator's own credentials, in a region.
 async fn own(region: &str) -> SdkConfig {
     let timeouts = TimeoutConfig::builder()

@@ -58,7 +58,12 @@ impl Fault {
                     (Some(code), None) => code.to_owned(),
                     (None, _) => format!("HTTP status {status}"),
                 };
-                Self::new(service_reason(code.unwrap_or_default(), status), text)
+                let reason = match service_reason(code.unwrap_or_default(), status) {
+                    // S3 says so for a key that the role may not use, too.
+                    Reason::AccessDenied if text.contains("kms:") => Reason::KeyDenied,
+                    reason => reason,
+                };
+                Self::new(reason, text)
             }
             // The body could not be read to its end.
             SdkError::ResponseError(_) => Self::new(Reason::Truncated, chain(error)),
@@ -106,6 +111,10 @@ fn service_reason(code: &str, status: u16) -> Reason {
         | "OptInRequired"
         | "OperationNotPermittedException" => Reason::AccessDenied,
         "InvalidNextTokenException" => Reason::InvalidNextToken,
+        "NoSuchBucket" => Reason::BucketMissing,
+        "NoSuchKey" => Reason::FileMissing,
+        "QueueDoesNotExist" | "AWS.SimpleQueueService.NonExistentQueue" => Reason::QueueMissing,
+        code if code.starts_with("KMS.") || code.starts_with("Kms") => Reason::KeyDenied,
         _ => match status {
             429 => Reason::Throttled,
             401 | 403 => Reason::AccessDenied,

@@ -9,6 +9,7 @@
 mod documents;
 mod fault;
 mod gzip;
+pub(crate) mod object;
 mod reader;
 mod walk;
 mod window;

@@ -14,9 +14,13 @@ mod quota;
 mod spec;
 pub mod sqs;
 mod store;
+pub mod trail;
 
 pub(crate) use health::Board;
 pub use health::{Backfill, Counters, Gap, Health, LastError, Proof, Reason, Tally};
 pub use pollers::{Changed, Changes, Pollers};
 pub use spec::{Origin, PollerKey, PollerSpec, SourceKind};
-pub use store::{Coverage, Page, Place, Store, StoreError, Stored, UndecodableRecord};
+pub use store::{
+    Coverage, FilePage, KnownFile, Learned, Page, Place, Store, StoreError, Stored, TrailState,
+    UndecodableRecord,
+};

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Board, Counters, Health, Origin, PollerKey, PollerSpec, Store, lookup_events,
     quota::{Limiters, PACE},
+    trail::Objects,
 };
 use crate::event::Repository;
 
@@ -85,6 +86,9 @@ pub struct Pollers {
     changes: Arc<Changes>,
     counters: Arc<Counters>,
     limiters: Arc<Limiters>,
+    /// Shared by all readers of buckets and queues.
+    #[allow(dead_code, reason = "the readers of buckets and queues come next")]
+    objects: Arc<Objects>,
     running: Mutex<HashMap<PollerKey, Running>>,
     stop: CancellationToken,
 }
@@ -108,6 +112,7 @@ impl Pollers {
     #[must_use]
     pub fn with_pace(store: Arc<dyn Store>, pace: Duration) -> Self {
         Self {
+            objects: Arc::new(Objects::new(store.clone())),
             store,
             changes: Arc::default(),
             counters: Arc::default(),

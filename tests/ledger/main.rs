@@ -18,4 +18,5 @@ mod record;
 mod story;
 #[path = "../support/mod.rs"]
 mod support;
+mod trails;
 mod writers;

@@ -21,6 +21,8 @@ pub(super) enum Fault {
     GzipDamaged,
     #[error("gzip: something else follows the compressed data")]
     GzipTrailing,
+    #[error("expands to more than is read of one object")]
+    TooMuch,
     #[error("became shorter while it was read")]
     Shrank,
     #[error("cannot be read: {}", io::Error::from(*.0))]

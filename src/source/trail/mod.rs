@@ -1,0 +1,20 @@
+//! A trail's files in a bucket: what their names say, what is in them, and what proves that all
+//! were read. The sources `s3` and `sqs` stand on this; they differ in how they hear of a file.
+//!
+//! Names and contents are untrusted: whoever may write to the bucket, or send to the queue, chose
+//! them. A name is taken apart and checked, and only one that follows the trail's layout is asked
+//! for; sizes are bounded, also after decompression.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "the readers of buckets and queues come next"
+)]
+
+mod digest;
+mod key;
+mod objects;
+
+pub(crate) use digest::Digest;
+pub use key::{DigestFile, LogFile, ObjectKey};
+pub(crate) use objects::{Objects, Read, name_of, trail};
