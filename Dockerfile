@@ -39,6 +39,7 @@ RUN mkdir src \
     && rm -r src
 
 # Cargo goes by the times of files, and the checkout's may be older than the empty crate's.
+COPY templates ./templates
 COPY src ./src
 RUN find src -name '*.rs' -exec touch {} + \
     && cargo build --release --locked --bin ecr-audit --target "$(cat /target)"

@@ -77,9 +77,41 @@ pub struct RunArgs {
         value_parser = lookups_per_second
     )]
     pub lookups_per_second: f64,
+    /// Address of the status page, on loopback only: it names every tenant's workloads. Empty: none.
+    #[arg(
+        long,
+        env = "ECR_AUDIT_STATUS_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8081",
+        value_parser = status_listen
+    )]
+    pub status_listen: StatusListen,
     /// Form of the log lines; by default text on a terminal, else JSON. `RUST_LOG` filters them.
     #[arg(long, env = "ECR_AUDIT_LOG_FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
+}
+
+/// Where the status page is served; none: nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusListen(pub Option<SocketAddr>);
+
+/// # Errors
+/// When it is no address, or one that others can reach.
+fn status_listen(text: &str) -> Result<StatusListen, String> {
+    if text.is_empty() {
+        return Ok(StatusListen(None));
+    }
+    let address: SocketAddr = text.parse().map_err(|_| {
+        "an address and a port are expected, for example 127.0.0.1:8081, or nothing".to_owned()
+    })?;
+    if !address.ip().is_loopback() {
+        return Err(
+            "the status page names every tenant's workloads and is served on loopback only; \
+             `kubectl port-forward` reaches it there"
+                .to_owned(),
+        );
+    }
+    Ok(StatusListen(Some(address)))
 }
 
 /// Form of the log lines.
@@ -119,6 +151,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         ledger: args.ledger,
         listen: args.listen,
         lookup_pace: Duration::from_secs_f64(1.0 / args.lookups_per_second),
+        status_listen: args.status_listen.0,
     }))?;
     Ok(())
 }
@@ -162,4 +195,29 @@ fn logging(format: Option<LogFormat>) {
 fn crd() -> anyhow::Result<()> {
     io::stdout().write_all(api::crds_yaml()?.as_bytes())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_page_is_served_on_loopback_or_nowhere() {
+        for address in ["127.0.0.1:8081", "[::1]:8081", "127.8.0.1:0"] {
+            let expected = StatusListen(address.parse().ok());
+            assert!(expected.0.is_some());
+            assert_eq!(status_listen(address), Ok(expected), "{address}");
+        }
+        assert_eq!(status_listen(""), Ok(StatusListen(None)));
+        let others = [
+            "0.0.0.0:8081",
+            "[::]:8081",
+            "10.0.0.1:8081",
+            "[::ffff:127.0.0.1]:8081",
+        ];
+        for address in others {
+            assert!(status_listen(address).is_err(), "{address}");
+        }
+        assert!(status_listen("localhost").is_err());
+    }
 }

@@ -77,6 +77,13 @@ impl Readiness {
         self.report().0
     }
 
+    /// What is waited for, a line for each gate that is closed.
+    pub(super) fn waits(&self) -> Vec<String> {
+        let (_, lines) = self.report();
+        let closed = lines.lines().filter(|line| !line.ends_with(": ok"));
+        closed.map(str::to_owned).collect()
+    }
+
     fn report(&self) -> (bool, String) {
         let gates = self.gates.read().unwrap_or_else(PoisonError::into_inner);
         let mut ready = true;

@@ -5,7 +5,7 @@
 //! tasks fill. A pass goes through every policy: dereference → validate → assess → publish.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,6 +29,7 @@ use super::{
     policies::Change,
     policy::{Compiled, dereference, validate},
     publish::{Key, Published, Publisher, WriteError},
+    status_page::Board,
     visit::{self, Outcome, Visit},
 };
 use crate::{
@@ -39,11 +40,12 @@ use crate::{
     report::{
         judgement::Fault,
         metrics::{Metrics, PolicySeries},
+        page::{PolicyPage, Snapshot},
         sentence::sentence,
         status::is_due,
         vocabulary::Reason,
     },
-    source::{Changed, PollerSpec, Pollers},
+    source::{Changed, PollerKey, PollerSpec, Pollers},
 };
 
 /// How long things that move together are waited for before a pass.
@@ -87,6 +89,7 @@ pub(super) struct Controller {
     publisher: Publisher,
     leadership: Leadership,
     metrics: Metrics,
+    board: Board,
     readiness: Readiness,
     policies: BTreeMap<String, Policy>,
     /// Whether every policy was listed once.
@@ -119,6 +122,7 @@ impl Controller {
         publisher: Publisher,
         leadership: Leadership,
         metrics: Metrics,
+        board: Board,
         readiness: Readiness,
     ) -> Self {
         Self {
@@ -129,6 +133,7 @@ impl Controller {
             publisher,
             leadership,
             metrics,
+            board,
             readiness,
             policies: BTreeMap::new(),
             listed: false,
@@ -336,6 +341,7 @@ impl Controller {
         self.metrics.process(|process| process.leader = false);
         self.metrics.set_policies(BTreeMap::new());
         self.metrics.set_sources(vec![], self.pollers.counters());
+        self.board.clear();
     }
 
     /// Reads the finding objects that there are; those of no policy are removed.
@@ -525,6 +531,7 @@ impl Controller {
             .is_some_and(|since| now.duration_since(since) > INVENTORY_PATIENCE);
         let mut whole = true;
         let mut series: BTreeMap<String, PolicySeries> = BTreeMap::new();
+        let mut pages = Vec::new();
         let told = self.inventory.health().iter().any(|h| h.failure.is_some());
         if synced || waited || told {
             for name in self.policies.keys().cloned().collect::<Vec<_>>() {
@@ -543,6 +550,9 @@ impl Controller {
                 };
                 let outcome = visit.judge(&policy, &mut self.pulls_seen).await;
                 series.insert(name.clone(), outcome.series.clone());
+                if self.board.is_shown() {
+                    pages.push(page(&policy, &outcome));
+                }
                 whole &= self.write(&mut policy, outcome, now).await;
                 self.policies.insert(name, policy);
             }
@@ -551,8 +561,29 @@ impl Controller {
         }
         self.metrics.process(|process| process.leader = true);
         self.metrics.set_policies(series);
-        self.metrics.set_sources(health, self.pollers.counters());
+        self.metrics
+            .set_sources(health.clone(), self.pollers.counters());
+        if self.board.is_shown() && (synced || waited || told) {
+            self.board.set(Snapshot {
+                time: now,
+                policies: pages,
+                sources: health,
+                names: self.source_names(),
+            });
+        }
         whole
+    }
+
+    /// Which sources of which policies each reader serves.
+    fn source_names(&self) -> HashMap<PollerKey, Vec<String>> {
+        let mut names: HashMap<PollerKey, Vec<String>> = HashMap::new();
+        for (policy, known) in &self.policies {
+            for (source, spec) in &known.readers {
+                let served = names.entry(spec.key.clone()).or_default();
+                served.push(format!("{policy}/{source}"));
+            }
+        }
+        names
     }
 
     /// Writes what differs from what is there.
@@ -673,6 +704,30 @@ impl Controller {
                 Err(error) => tracing::warn!(%error, "pulls could not be pruned"),
             }
         });
+    }
+}
+
+/// What the status page shows of a policy: the findings that there shall be or, when they stay as
+/// they are, that there are.
+fn page(policy: &Policy, outcome: &Outcome) -> PolicyPage {
+    let name = policy.object.name_any();
+    let status = outcome.status.clone();
+    match &outcome.objects {
+        Some(objects) => PolicyPage::new(
+            name,
+            status,
+            objects
+                .iter()
+                .map(|object| (object.metadata.name.as_deref(), &object.spec)),
+        ),
+        None => PolicyPage::new(
+            name,
+            status,
+            policy
+                .published
+                .iter()
+                .filter_map(|((_, name), old)| Some((Some(name.as_str()), old.spec.as_ref()?))),
+        ),
     }
 }
 

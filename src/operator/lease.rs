@@ -42,9 +42,19 @@ const REQUEST: Duration = Duration::from_secs(4);
 pub struct Leadership {
     leads: watch::Receiver<bool>,
     until: Arc<Mutex<Option<Instant>>>,
+    holder: Arc<Mutex<Option<String>>>,
 }
 
 impl Leadership {
+    /// Who held the lease when it was read last; none when nobody did.
+    #[must_use]
+    pub fn holder(&self) -> Option<String> {
+        self.holder
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     /// Whether this process may write, right now.
     #[must_use]
     pub fn is_held(&self) -> bool {
@@ -70,6 +80,7 @@ pub struct Campaign {
     identity: String,
     leads: watch::Sender<bool>,
     until: Arc<Mutex<Option<Instant>>>,
+    holder: Arc<Mutex<Option<String>>>,
 }
 
 /// What another holder's lease looked like, and since when.
@@ -84,15 +95,18 @@ impl Campaign {
     pub fn new(client: Client, namespace: &str, identity: String) -> (Self, Leadership) {
         let (leads, leads_of) = watch::channel(false);
         let until = Arc::new(Mutex::new(None));
+        let holder = Arc::new(Mutex::new(None));
         let leadership = Leadership {
             leads: leads_of,
             until: until.clone(),
+            holder: holder.clone(),
         };
         let campaign = Self {
             api: Api::namespaced(client, namespace),
             identity,
             leads,
             until,
+            holder,
         };
         (campaign, leadership)
     }
@@ -176,6 +190,8 @@ impl Campaign {
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.clone().unwrap_or_default();
         let version = lease.metadata.resource_version.clone();
+        *self.holder.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(holder.clone()).filter(|holder| !holder.is_empty());
         if holder != self.identity && !holder.is_empty() {
             let seen = observed.get_or_insert_with(|| Observed {
                 version: version.clone(),

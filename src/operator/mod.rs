@@ -11,6 +11,7 @@ pub mod lease;
 mod policies;
 mod policy;
 mod publish;
+pub mod status_page;
 mod visit;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -34,6 +35,7 @@ use admin::{Gate, Readiness};
 use controller::Controller;
 use lease::Campaign;
 use publish::Publisher;
+use status_page::{Board, StatusPage};
 
 /// How long what runs may take to end. Kubernetes waits for 30 seconds.
 const END: Duration = Duration::from_secs(8);
@@ -51,12 +53,14 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Time from one request of the Event history to the next, in an account and region.
     pub lookup_pace: Duration,
+    /// Address of the status page, on loopback; none: there is no page.
+    pub status_listen: Option<SocketAddr>,
 }
 
 /// Why the operator could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The admin server's address cannot be used.
+    /// The address of the admin server cannot be used.
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address.
@@ -87,12 +91,15 @@ pub enum RunError {
 /// [`RunError`] when it cannot start.
 pub async fn run(options: Options) -> Result<(), RunError> {
     let stop = stop_on_signal()?;
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .map_err(|source| RunError::Listen {
-            address: options.listen,
-            source,
-        })?;
+    let listener = listen(options.listen).await?;
+    let status_listener = match options.status_listen {
+        // Nobody is left unaudited because a page has no place.
+        Some(address) => listen(address)
+            .await
+            .inspect_err(|error| tracing::warn!(%error, "there is no status page"))
+            .ok(),
+        None => None,
+    };
     let metrics = Metrics::new()?;
     let readiness = Readiness::default();
     let admin = tokio::spawn(admin::serve(
@@ -107,13 +114,24 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).map_err(RunError::Cluster)?;
+    let identity = identity();
+    let (campaign, leadership) = Campaign::new(client.clone(), &namespace, identity.clone());
+    let board = Board::new(status_listener.is_some());
+    let status_page = status_listener.map(|listener| {
+        let page = StatusPage {
+            board: board.clone(),
+            leadership: leadership.clone(),
+            readiness: readiness.clone(),
+            identity: identity.clone(),
+            namespace: namespace.clone(),
+        };
+        tokio::spawn(status_page::serve(listener, page, stop.clone()))
+    });
     let Some(ledger) = open(&options.ledger, &readiness, &stop).await? else {
         return Ok(());
     };
     tracing::info!(listen = %options.listen, ledger = ?ledger.backend(), namespace, "started");
 
-    let identity = identity();
-    let (campaign, leadership) = Campaign::new(client.clone(), &namespace, identity.clone());
     let campaign = tokio::spawn(campaign.run(stop.clone()));
     let inventory = Arc::new(Inventory::new());
     let watched = inventory.clone();
@@ -131,6 +149,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         publisher,
         leadership,
         metrics,
+        board,
         readiness,
     );
     controller.run(changes_of, stop.clone()).await;
@@ -142,6 +161,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         // A task that failed has nothing left to end.
         let _ = campaign.await;
         let _ = admin.await;
+        if let Some(page) = status_page {
+            let _ = page.await;
+        }
         ledger.close().await;
     });
     if ended.await.is_err() {
@@ -149,6 +171,12 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     }
     tracing::info!("ended");
     Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| RunError::Listen { address, source })
 }
 
 /// Opens the ledger; waits for one that cannot be reached. None when told to stop meanwhile.

@@ -85,13 +85,31 @@ impl Place {
             .filter(move |gap| !self.covers(names, gap.span))
     }
 
+    /// The time in which every one of these names was read.
+    #[must_use]
+    pub fn read(&self, names: &[EventName]) -> Intervals {
+        let mut sets = names.iter().map(|name| self.read.get(name));
+        let Some(first) = sets.next().flatten().cloned() else {
+            return Intervals::default();
+        };
+        sets.try_fold(first, |all, set| Some(all.intersect(set?)))
+            .unwrap_or_default()
+    }
+
+    /// How far back these names are read, where a reader has said so of one of them.
+    #[must_use]
+    pub fn target(&self, names: &[EventName]) -> Option<Timestamp> {
+        names
+            .iter()
+            .filter_map(|name| self.target.get(name))
+            .min()
+            .copied()
+    }
+
     /// The latest span in which every one of these names was read without a gap.
     #[must_use]
     pub fn run(&self, names: &[EventName]) -> Option<Interval> {
-        let mut sets = names.iter().map(|name| self.read.get(name));
-        let first = sets.next()??.clone();
-        let all = sets.try_fold(first, |all, set| Some(all.intersect(set?)))?;
-        all.as_slice().last().copied()
+        self.read(names).as_slice().last().copied()
     }
 
     /// How old the end of what was read may be before it counts as stale.

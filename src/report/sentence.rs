@@ -22,16 +22,7 @@ pub fn sentence(finding: &Finding) -> String {
         plain(&finding.reference, NAME),
         digest(finding),
     );
-    let happened = match finding.finding_type {
-        FindingType::ImageExpired => format!("expired by {}", by(finding)),
-        FindingType::ImageDeleted => format!("deleted by {}", by(finding)),
-        FindingType::ImageArchived => format!("moved to archive storage by {}", by(finding)),
-        FindingType::TagRemoved => format!("whose tag was removed by {}", by(finding)),
-        FindingType::UnexpectedPull => format!("pulled by {}", by(finding)),
-        FindingType::UnexpectedPush => format!("pushed or re-tagged by {}", by(finding)),
-        FindingType::DeniedPull => format!("which {} was refused to pull", by(finding)),
-        FindingType::DeniedPush => format!("which {} was refused to push", by(finding)),
-    };
+    let happened = happened(finding);
     let when = if finding.count > 1 {
         format!("{} times, last at {}", finding.count, finding.last_time)
     } else {
@@ -43,6 +34,21 @@ pub fn sentence(finding: &Finding) -> String {
         Some(Impact::Unknown) | None => "",
     };
     format!("{what}, {happened} {when}{then}")
+}
+
+/// What happened to the image, and by what or whom: `expired by lifecycle rule 1 "…"`.
+#[must_use]
+pub fn happened(finding: &Finding) -> String {
+    match finding.finding_type {
+        FindingType::ImageExpired => format!("expired by {}", by(finding)),
+        FindingType::ImageDeleted => format!("deleted by {}", by(finding)),
+        FindingType::ImageArchived => format!("moved to archive storage by {}", by(finding)),
+        FindingType::TagRemoved => format!("whose tag was removed by {}", by(finding)),
+        FindingType::UnexpectedPull => format!("pulled by {}", by(finding)),
+        FindingType::UnexpectedPush => format!("pushed or re-tagged by {}", by(finding)),
+        FindingType::DeniedPull => format!("which {} was refused to pull", by(finding)),
+        FindingType::DeniedPush => format!("which {} was refused to push", by(finding)),
+    }
 }
 
 fn digest(finding: &Finding) -> String {

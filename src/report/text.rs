@@ -24,12 +24,13 @@ pub fn plain(text: &str, most: usize) -> String {
     line
 }
 
-/// Separators that end lines, and marks that turn the direction of text.
+/// Separators that end lines, marks that turn the direction of text, and what hides in it.
 fn is_invisible(character: char) -> bool {
     matches!(
         character,
         '\u{2028}' | '\u{2029}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}' | '\u{feff}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}' | '\u{ad}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
     )
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::operator::Operator;
 use crate::support::{eventually, iam, running_pod};
 use crate::world::{CART, POLICY, PULL, SOON, WEB, World, expect_line, story};
 
@@ -87,6 +88,7 @@ pub(crate) async fn the_story_is_told_from_cloudtrail_to_kubectl() {
         assert_eq!(status, 200, "{probe}: {page}");
     }
 
+    the_status_page_tells_it(&world, &operator).await;
     the_cluster_changes(&world).await;
     many_findings_are_told_by_number(&world).await;
     a_fleet_is_read_through_roles(&world).await;
@@ -126,6 +128,48 @@ pub(crate) async fn the_story_is_told_from_cloudtrail_to_kubectl() {
     world.expect_every_right_used(&log);
     let actions = world.replay.actions().await;
     iam::expect_just(&["ReadEventHistory", "AssumeRoles"], &actions);
+}
+
+/// The page of a leader that has found the whole story, and that of a standby.
+async fn the_status_page_tells_it(world: &World, operator: &Operator) {
+    let (status, headers, html) = operator.status_page("localhost", "/").await;
+    assert_eq!(status, 200, "{html}");
+    let policy = "content-security-policy: default-src 'none'; style-src 'self';";
+    assert!(headers.contains(policy), "{headers}");
+    for said in [
+        "<h1 id=\"answer\">1 running image cannot be pulled by a new node</h1>",
+        "1 running image would change on a new node; 1 unexpected principal pulled what runs.",
+        "lifecycle rule 1 &#34;keep the last 2 images&#34;",
+        "arn:aws:iam::111122223333:role/data/notebook-execution, session notebook-7f2c",
+        "kubectl describe eaf -n shop web-imageexpired-",
+        "<bdi>PullersExpected</bdi>",
+        "aria-label=\"changes: read since",
+        "production/history",
+    ] {
+        assert!(html.contains(said), "{said}: {html}");
+    }
+    let (status, headers, _) = operator.status_page("localhost", "/status.css").await;
+    assert!(status == 200 && headers.contains("text/css"), "{headers}");
+    // A browser that was led here by another name gets nothing.
+    let (status, headers, html) = operator.status_page("evil.example", "/").await;
+    assert_eq!(status, 421, "{html}");
+    assert!(!html.contains("shop") && headers.contains(policy), "{html}");
+
+    let (standby, _folder) = world.standby("operator-1").await;
+    eventually("the standby's page", SOON, async || {
+        if !standby.is_up().await {
+            return Err(standby.log_tail());
+        }
+        let (status, _, html) = standby.status_page("127.0.0.1", "/").await;
+        let leads = "<strong><bdi>operator-0</bdi></strong> leads";
+        if status == 200 && html.contains(leads) && !html.contains("notebook") {
+            Ok(())
+        } else {
+            Err(html)
+        }
+    })
+    .await;
+    standby.kill();
 }
 
 /// What does not run any more is judged no more.

@@ -38,6 +38,18 @@ pub(crate) struct World {
     pub(crate) folder: Folder,
 }
 
+/// The chart's release, on ports that nobody has, with the replay server as its AWS.
+async fn release(rate: u32, replay: &Replay) -> Release {
+    let [port, status_port] = free_ports();
+    let values = json!({
+        "aws": {"lookupsPerSecond": rate},
+        "service": {"port": port},
+        "statusPage": {"port": status_port},
+        "extraEnv": Release::extra_env(replay),
+    });
+    Release::render(NAMESPACE, &values).await
+}
+
 impl World {
     /// With pods that run, a history, and the chart's release, whose operator is started by
     /// [`Self::operator`].
@@ -61,14 +73,8 @@ impl World {
         };
         let control_plane = ControlPlane::start_with(options).await;
         let replay = Replay::start(["--quota", "0"]).await;
-        let [port] = free_ports();
-        let values = json!({
-            "aws": {"lookupsPerSecond": rate},
-            "service": {"port": port},
-            "extraEnv": Release::extra_env(&replay),
-        });
         let world = Self {
-            release: Release::render(NAMESPACE, &values).await,
+            release: release(rate, &replay).await,
             replay,
             control_plane,
             folder: Folder::new("ecr-audit-run-"),
@@ -118,6 +124,17 @@ impl World {
         let (namespace, name) = account.split_once(':').unwrap();
         let access = self.control_plane.service_account(namespace, name).await;
         Operator::start(&self.release, pod, &access, &self.folder)
+    }
+
+    /// A second operator, with a folder of its own.
+    pub(crate) async fn standby(&self, pod: &str) -> (Operator, Folder) {
+        let release = release(RATE, &self.replay).await;
+        let folder = Folder::new("ecr-audit-standby-");
+        let account = release.account();
+        let (namespace, name) = account.split_once(':').unwrap();
+        let access = self.control_plane.service_account(namespace, name).await;
+        let operator = Operator::start(&release, pod, &access, &folder);
+        (operator, folder)
     }
 
     /// Lets a part of the story happen.

@@ -81,6 +81,14 @@ impl Release {
         u16::try_from(port.expect("a port")).expect("a port")
     }
 
+    /// The value of this environment variable.
+    pub fn env(&self, name: &str) -> &str {
+        let all = self.container()["env"].as_array().expect("variables");
+        let found = all.iter().find(|variable| variable["name"] == name);
+        let value = found.and_then(|variable| variable["value"].as_str());
+        value.unwrap_or_else(|| panic!("no {name}"))
+    }
+
     /// Path that this probe asks for.
     pub fn probe(&self, name: &str) -> &str {
         let get = &self.container()[name]["httpGet"];

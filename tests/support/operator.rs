@@ -14,6 +14,7 @@ use super::{Access, Release, http, programs};
 pub struct Operator {
     server: Server,
     address: String,
+    status_page: String,
 }
 
 impl Operator {
@@ -25,6 +26,7 @@ impl Operator {
         Self {
             server,
             address: format!("127.0.0.1:{}", release.port("metrics")),
+            status_page: release.env("ECR_AUDIT_STATUS_LISTEN").to_owned(),
         }
     }
 
@@ -39,6 +41,18 @@ impl Operator {
     /// Status and body of a page of its admin server.
     pub async fn get(&self, path: &str) -> (u16, String) {
         http::request(&self.address, "GET", path, "").await
+    }
+
+    /// Whether its status server takes connections, which it does from the start.
+    pub async fn is_up(&self) -> bool {
+        tokio::net::TcpStream::connect(&self.status_page)
+            .await
+            .is_ok()
+    }
+
+    /// Status, headers and body of a page of its status server, asked for by this host's name.
+    pub async fn status_page(&self, host: &str, path: &str) -> (u16, String, String) {
+        http::exchange(&self.status_page, host, "GET", path, "").await
     }
 
     /// The lines of `/metrics` that start like this.
