@@ -129,10 +129,7 @@ fn compile_source(source: Source) -> Result<CompiledSource, Fault> {
             let _ = How::S3(s3);
             return Err(unsupported("s3"));
         }
-        (_, _, Some(sqs)) => {
-            let _ = How::Sqs(sqs);
-            return Err(unsupported("sqs"));
-        }
+        (_, _, Some(sqs)) => How::Sqs(sqs),
         (lookup, None, None) => How::LookupEvents(lookup.unwrap_or_default()),
     };
     Ok(CompiledSource {

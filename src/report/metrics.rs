@@ -202,6 +202,7 @@ type Families = Vec<Box<dyn Collector>>;
 fn families(state: &State) -> Result<Families, prometheus::Error> {
     let mut families = policy_families(&state.policies)?;
     families.extend(source_families(&state.sources, state.counters.as_deref())?);
+    families.extend(message_family(state.counters.as_deref())?);
     families.extend(process_families(&state.process)?);
     Ok(families)
 }
@@ -328,6 +329,22 @@ fn policy_families(
     ])
 }
 
+/// What became of queues' messages.
+fn message_family(counters: Option<&Counters>) -> Result<Families, prometheus::Error> {
+    let messages = CounterVec::new(
+        Opts::new(
+            "ecr_audit_queue_messages_total",
+            "Messages of queues by what became of them: stored, empty, or why they were left.",
+        ),
+        &["outcome"],
+    )?;
+    for (outcome, count) in counters.map(Counters::messages).unwrap_or_default() {
+        messages.with_label_values(&[outcome]).inc_by(float(count));
+    }
+    Ok(vec![Box::new(messages)])
+}
+
+#[expect(clippy::too_many_lines, reason = "a list of series")]
 fn source_families(
     sources: &[Arc<Health>],
     counters: Option<&Counters>,

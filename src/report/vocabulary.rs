@@ -142,6 +142,7 @@ reasons! {
     FileChanged: "A file of the trail is not what was delivered.",
     FileUnreadable: "A file of the trail is damaged, or is none.",
     DigestMissing: "A digest file of the trail is not in the bucket.",
+    MessageUnreadable: "A message of the queue is none that S3, SNS, CloudTrail or EventBridge sends.",
 }
 
 impl fmt::Display for Reason {
@@ -174,6 +175,7 @@ impl From<crate::source::Reason> for Reason {
             Source::FileChanged => Self::FileChanged,
             Source::FileUnreadable => Self::FileUnreadable,
             Source::DigestMissing => Self::DigestMissing,
+            Source::MessageUnreadable => Self::MessageUnreadable,
             Source::Ledger => Self::LedgerFailing,
         }
     }

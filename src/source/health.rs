@@ -55,13 +55,15 @@ pub enum Reason {
     FileUnreadable,
     /// A digest file of the trail is not in the bucket.
     DigestMissing,
+    /// A message of a queue is none that S3, SNS, CloudTrail or EventBridge sends.
+    MessageUnreadable,
     /// The ledger could not be written or read.
     Ledger,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Throttled,
         Self::ServerError,
         Self::Connection,
@@ -82,6 +84,7 @@ impl Reason {
         Self::FileChanged,
         Self::FileUnreadable,
         Self::DigestMissing,
+        Self::MessageUnreadable,
         Self::Ledger,
     ];
 
@@ -109,6 +112,7 @@ impl Reason {
             Self::FileChanged => "FileChanged",
             Self::FileUnreadable => "FileUnreadable",
             Self::DigestMissing => "DigestMissing",
+            Self::MessageUnreadable => "MessageUnreadable",
             Self::Ledger => "Ledger",
         }
     }
@@ -250,7 +254,6 @@ impl Board {
     }
 
     /// Replaces all but the first.
-    #[expect(dead_code, reason = "the readers of buckets and queues use it")]
     pub(crate) fn places(&self, places: impl IntoIterator<Item = Arc<Health>>) {
         self.0.send_modify(|all| {
             all.truncate(1);
@@ -289,6 +292,7 @@ struct Counts {
     errors: BTreeMap<(SourceKind, Arc<str>, Arc<str>, Reason), u64>,
     requests: BTreeMap<At, u64>,
     objects: BTreeMap<SourceKind, Tally>,
+    messages: BTreeMap<&'static str, u64>,
 }
 
 impl Counters {
@@ -325,7 +329,6 @@ impl Counters {
     }
 
     /// Adds to what became of objects.
-    #[expect(dead_code, reason = "the readers of buckets and queues use it")]
     pub(crate) fn count_objects(&self, kind: SourceKind, added: Tally) {
         let Tally {
             read,
@@ -344,6 +347,11 @@ impl Counters {
         });
     }
 
+    /// A message of a queue came to this end: a bounded vocabulary.
+    pub(crate) fn count_message(&self, outcome: &'static str) {
+        self.with(|counts| *counts.messages.entry(outcome).or_default() += 1);
+    }
+
     /// New events by source and name since the start: those that the ledger did not hold yet.
     pub fn events(&self) -> BTreeMap<(SourceKind, EventName), u64> {
         self.with(|counts| counts.events.clone())
@@ -357,6 +365,11 @@ impl Counters {
     /// Requests sent by source, account and region.
     pub fn requests(&self) -> BTreeMap<(SourceKind, Arc<str>, Arc<str>), u64> {
         self.with(|counts| counts.requests.clone())
+    }
+
+    /// What became of messages of queues.
+    pub fn messages(&self) -> BTreeMap<&'static str, u64> {
+        self.with(|counts| counts.messages.clone())
     }
 
     /// What became of objects, by source.

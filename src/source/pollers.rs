@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Board, Counters, Health, Origin, PollerKey, PollerSpec, Store, lookup_events,
     quota::{Limiters, PACE},
+    sqs,
     trail::Objects,
 };
 use crate::event::Repository;
@@ -87,7 +88,6 @@ pub struct Pollers {
     counters: Arc<Counters>,
     limiters: Arc<Limiters>,
     /// Shared by all readers of buckets and queues.
-    #[allow(dead_code, reason = "the readers of buckets and queues come next")]
     objects: Arc<Objects>,
     running: Mutex<HashMap<PollerKey, Running>>,
     stop: CancellationToken,
@@ -152,7 +152,7 @@ impl Pollers {
                     });
                 }
                 Entry::Vacant(free) => {
-                    free.insert(self.start(spec));
+                    free.insert(self.start(&spec));
                 }
             }
         }
@@ -160,9 +160,9 @@ impl Pollers {
         self.changes.health();
     }
 
-    fn start(&self, spec: PollerSpec) -> Running {
+    fn start(&self, spec: &PollerSpec) -> Running {
         let stop = self.stop.child_token();
-        let (health, health_of) = Board::new(&spec);
+        let (health, health_of) = Board::new(spec);
         let (wanted, spec_of) = watch::channel(spec.clone());
         let task = match spec.key.origin {
             Origin::LookupEvents { .. } => tokio::spawn(
@@ -177,8 +177,20 @@ impl Pollers {
                 }
                 .run(),
             ),
+            Origin::Sqs { .. } => tokio::spawn(
+                sqs::Reader {
+                    store: self.store.clone(),
+                    changes: self.changes.clone(),
+                    counters: self.counters.clone(),
+                    objects: self.objects.clone(),
+                    spec: spec_of,
+                    health,
+                    stop: stop.clone(),
+                }
+                .run(),
+            ),
             // No policy gets here: see `SourceUnsupported`.
-            Origin::S3 { .. } | Origin::Sqs { .. } => tokio::spawn(std::future::ready(())),
+            Origin::S3 { .. } => tokio::spawn(std::future::ready(())),
         };
         Running {
             spec: wanted,

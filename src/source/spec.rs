@@ -88,6 +88,15 @@ impl PollerKey {
         }
     }
 
+    /// The queue's URL, of a queue.
+    #[must_use]
+    pub const fn queue_url(&self) -> Option<&Arc<str>> {
+        match &self.origin {
+            Origin::Sqs { queue_url } => Some(queue_url),
+            Origin::LookupEvents { .. } | Origin::S3 { .. } => None,
+        }
+    }
+
     /// The account that the credentials have to be of, where that matters.
     #[must_use]
     pub fn account(&self) -> Option<&Arc<str>> {

@@ -206,7 +206,7 @@ impl Objects {
             }
             let permit = self.permit(wanted).await?;
             let answer = client.get_object().bucket(bucket).key(key).send().await;
-            let answer = answer.map_err(|error| of_object(Fault::of(&error), key))?;
+            let answer = answer.map_err(|error| of_object(&Fault::of(&error), key))?;
             let told = answer
                 .content_length()
                 .and_then(|length| u64::try_from(length).ok());
@@ -279,7 +279,7 @@ fn unreadable(key: &str, fault: &str) -> Fault {
     Fault::new(Reason::FileUnreadable, format!("{}: {fault}", name_of(key)))
 }
 
-fn of_object(fault: Fault, key: &str) -> Fault {
+fn of_object(fault: &Fault, key: &str) -> Fault {
     let message = format!("{}: {}", name_of(key), fault.message);
     Fault::new(fault.reason, message)
 }
