@@ -22,19 +22,31 @@ use crate::report::metrics::Metrics;
 pub enum Gate {
     /// The ledger is open.
     Ledger,
-    /// The Kubernetes API answers, with the custom resources.
+    /// The custom resources are defined, with every field that this version needs.
+    Definitions,
+    /// The policies were listed.
     Policies,
+    /// The lease may be read and written, whoever holds it.
+    Lease,
     /// Pods, nodes and namespaces are known.
     Inventory,
 }
 
 impl Gate {
-    const ALL: [Self; 3] = [Self::Ledger, Self::Policies, Self::Inventory];
+    const ALL: [Self; 5] = [
+        Self::Ledger,
+        Self::Definitions,
+        Self::Policies,
+        Self::Lease,
+        Self::Inventory,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Ledger => "ledger",
+            Self::Definitions => "definitions",
             Self::Policies => "policies",
+            Self::Lease => "lease",
             Self::Inventory => "inventory",
         }
     }

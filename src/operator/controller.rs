@@ -17,7 +17,7 @@ use kube::{
     api::{DynamicObject, ObjectMeta},
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,7 @@ use super::{
     visit::{self, Outcome, Visit},
 };
 use crate::{
-    api::EcrAuditPolicy,
+    api::{EcrAuditFinding, EcrAuditPolicy},
     event::Repository,
     inventory::Inventory,
     ledger::{Ledger, LedgerError},
@@ -60,6 +60,8 @@ const PRUNE: SignedDuration = SignedDuration::from_hours(1);
 const PRUNE_SLACK: SignedDuration = SignedDuration::from_hours(24);
 /// How long it is remembered which file of a trail was read, for those that hear of it twice.
 const FILES_KEPT: SignedDuration = SignedDuration::from_hours(4 * 24);
+/// Failed writes that are logged until everything was written.
+const TOLD: usize = 20;
 /// How long a new leader waits for the inventory before it says that it is missing.
 const INVENTORY_PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 
@@ -73,6 +75,8 @@ pub(super) struct Policy {
     pub published: BTreeMap<Key, Published>,
     pub written_at: Option<Timestamp>,
     pub write_fault: Option<Fault>,
+    /// New findings whose Events are still to be written.
+    pub untold: Vec<EcrAuditFinding>,
     pub readers: Vec<(String, PollerSpec)>,
 }
 
@@ -91,6 +95,8 @@ pub(super) struct Controller {
     metrics: Metrics,
     board: Board,
     readiness: Readiness,
+    /// Whether the custom resources are defined as this version needs them.
+    definitions: watch::Receiver<bool>,
     policies: BTreeMap<String, Policy>,
     /// Whether every policy was listed once.
     listed: bool,
@@ -107,8 +113,8 @@ pub(super) struct Controller {
     judged_on: Option<Date>,
     pruned_at: Option<Timestamp>,
     pulls_seen: visit::PullsSeen,
-    /// The failure that was logged last.
-    told: Option<String>,
+    /// The failures that were logged since everything was written last.
+    told: BTreeSet<String>,
 }
 
 impl Controller {
@@ -124,6 +130,7 @@ impl Controller {
         metrics: Metrics,
         board: Board,
         readiness: Readiness,
+        definitions: watch::Receiver<bool>,
     ) -> Self {
         Self {
             client,
@@ -135,6 +142,7 @@ impl Controller {
             metrics,
             board,
             readiness,
+            definitions,
             policies: BTreeMap::new(),
             listed: false,
             teacher: Teacher::default(),
@@ -149,7 +157,7 @@ impl Controller {
             judged_on: None,
             pruned_at: None,
             pulls_seen: visit::PullsSeen::default(),
-            told: None,
+            told: BTreeSet::new(),
         }
     }
 
@@ -171,6 +179,7 @@ impl Controller {
                 () = inventory.changed() => {}
                 facts = sources.next() => self.facts_changed(facts),
                 _ = self.leadership.changed() => {}
+                Ok(()) = self.definitions.changed() => {}
                 _ = tick.tick() => {}
                 () = sleep(retry.unwrap_or(TICK)), if retry.is_some() => {}
             }
@@ -252,6 +261,7 @@ impl Controller {
                 published,
                 written_at,
                 write_fault: None,
+                untold: vec![],
                 readers,
             },
         );
@@ -293,7 +303,8 @@ impl Controller {
             self.new_facts = true;
             self.nodes_known = false;
         }
-        if !self.listed {
+        // What an older definition does not know would be dropped or refused.
+        if !self.listed || !*self.definitions.borrow() {
             return true;
         }
         let mut whole = self.read_published().await;
@@ -309,6 +320,9 @@ impl Controller {
         self.read_sources();
         whole &= self.publish(fault, now).await;
         self.prune(now);
+        if whole {
+            self.told.clear();
+        }
         whole
     }
 
@@ -601,16 +615,18 @@ impl Controller {
                 .await;
             self.wrote(written);
             error = failed;
-            if let Err(failed) = self.publisher.events(&policy.object, &created).await {
-                self.failed(&failed);
-                error = error.or(Some(failed));
-            }
             for object in &created {
                 tracing::info!(
                     policy = %policy.object.name_any(),
                     finding = %object.name_any(),
                     "{}", sentence(&object.spec.finding)
                 );
+            }
+            policy.untold.extend(created);
+            let untold = &mut policy.untold;
+            if let Err(failed) = self.publisher.events(&policy.object, untold).await {
+                self.failed(&failed);
+                error = error.or(Some(failed));
             }
         }
         let mut whole = error.is_none();
@@ -662,8 +678,7 @@ impl Controller {
             }
             WriteError::Forbidden(_) | WriteError::Api(_) => {
                 // The same one again and again is told once.
-                let text = error.to_string();
-                if self.told.replace(text.clone()).as_ref() != Some(&text) {
+                if self.told.len() < TOLD && self.told.insert(error.to_string()) {
                     tracing::warn!(%error, reason = category, "a write was not taken");
                 }
             }

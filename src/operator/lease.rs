@@ -24,6 +24,9 @@ use kube::{
 use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
 
+use super::admin::{Gate, Readiness};
+use crate::report::text::plain;
+
 /// Name of the lease.
 const NAME: &str = "ecr-audit-operator";
 /// For how long a lease that is not renewed stays its holder's.
@@ -81,6 +84,7 @@ pub struct Campaign {
     leads: watch::Sender<bool>,
     until: Arc<Mutex<Option<Instant>>>,
     holder: Arc<Mutex<Option<String>>>,
+    readiness: Readiness,
 }
 
 /// What another holder's lease looked like, and since when.
@@ -92,7 +96,12 @@ struct Observed {
 impl Campaign {
     /// A campaign for the lease in a namespace, under this name.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, identity: String) -> (Self, Leadership) {
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        identity: String,
+        readiness: Readiness,
+    ) -> (Self, Leadership) {
         let (leads, leads_of) = watch::channel(false);
         let until = Arc::new(Mutex::new(None));
         let holder = Arc::new(Mutex::new(None));
@@ -107,6 +116,7 @@ impl Campaign {
             leads,
             until,
             holder,
+            readiness,
         };
         (campaign, leadership)
     }
@@ -120,9 +130,17 @@ impl Campaign {
             let leads = match time::timeout(REQUEST, self.try_once(&mut observed)).await {
                 Ok(Ok(leads)) => {
                     said.clear();
+                    self.readiness.open(Gate::Lease);
                     leads
                 }
                 Ok(Err(error)) => {
+                    // Nobody leads for want of a right: that does not pass by itself.
+                    if let kube::Error::Api(status) = &error
+                        && status.code == 403
+                    {
+                        self.readiness
+                            .wait(Gate::Lease, &plain(&status.message, 300));
+                    }
                     let error = error.to_string();
                     if said != error {
                         tracing::warn!(%error, "the lease cannot be read or written");

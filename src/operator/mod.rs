@@ -7,6 +7,7 @@
 pub mod admin;
 mod assess;
 mod controller;
+mod definitions;
 pub mod lease;
 mod policies;
 mod policy;
@@ -20,7 +21,7 @@ use kube::{Client, Config};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -115,7 +116,12 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         .unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).map_err(RunError::Cluster)?;
     let identity = identity();
-    let (campaign, leadership) = Campaign::new(client.clone(), &namespace, identity.clone());
+    let (campaign, leadership) = Campaign::new(
+        client.clone(),
+        &namespace,
+        identity.clone(),
+        readiness.clone(),
+    );
     let board = Board::new(status_listener.is_some());
     let status_page = status_listener.map(|listener| {
         let page = StatusPage {
@@ -136,9 +142,15 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let inventory = Arc::new(Inventory::new());
     let watched = inventory.clone();
     let inventory_client = client.clone();
-    let watch = tokio::spawn(async move { watched.run(inventory_client).await });
+    let inventory_watch = tokio::spawn(async move { watched.run(inventory_client).await });
     let (changes, changes_of) = mpsc::channel(CHANGES);
     let policies = tokio::spawn(policies::watch(client.clone(), readiness.clone(), changes));
+    let (current, definitions) = watch::channel(false);
+    let compared = tokio::spawn(definitions::watch(
+        client.clone(),
+        readiness.clone(),
+        current,
+    ));
     let publisher = Publisher::new(client.clone(), leadership.clone(), identity);
     let pollers = Pollers::with_pace(Arc::new(ledger.clone()), options.lookup_pace);
     let controller = Controller::new(
@@ -151,11 +163,13 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         metrics,
         board,
         readiness,
+        definitions,
     );
     controller.run(changes_of, stop.clone()).await;
 
     // Only a signal ends the loop.
-    watch.abort();
+    inventory_watch.abort();
+    compared.abort();
     policies.abort();
     let ended = timeout(END, async {
         // A task that failed has nothing left to end.

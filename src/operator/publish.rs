@@ -312,19 +312,18 @@ impl Publisher {
         Ok(written.metadata.resource_version)
     }
 
-    /// Tells of new findings in the namespaces of their workloads.
+    /// Tells of new findings in the namespaces of their workloads. What was told is taken out of
+    /// `untold`; the rest is for another time.
     pub(super) async fn events(
         &self,
         policy: &EcrAuditPolicy,
-        created: &[EcrAuditFinding],
+        untold: &mut Vec<EcrAuditFinding>,
     ) -> Result<(), WriteError> {
         let about_policy = policy.object_ref(&());
-        let news: Vec<&EcrAuditFinding> = created
-            .iter()
-            .filter(|object| !object.spec.finding.excepted)
-            .collect();
-        for object in news.iter().take(EVENTS) {
+        untold.retain(|object| !object.spec.finding.excepted);
+        for _ in 0..untold.len().min(EVENTS) {
             self.leads()?;
+            let object = &untold[0];
             let event = Event {
                 type_: EventType::Warning,
                 reason: object.spec.finding.finding_type.as_str().to_owned(),
@@ -333,16 +332,18 @@ impl Publisher {
                 secondary: Some(about_policy.clone()),
             };
             self.record(&event, &object.object_ref(&())).await?;
+            untold.remove(0);
         }
-        if news.len() > EVENTS {
+        if !untold.is_empty() {
             let event = Event {
                 type_: EventType::Warning,
                 reason: "Findings".to_owned(),
-                note: Some(format!("and {} more new findings", news.len() - EVENTS)),
+                note: Some(format!("and {} more new findings", untold.len())),
                 action: "Audit".to_owned(),
                 secondary: None,
             };
             self.record(&event, &about_policy).await?;
+            untold.clear();
         }
         Ok(())
     }

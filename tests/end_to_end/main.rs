@@ -10,6 +10,7 @@
     reason = "helpers of tests fail their test"
 )]
 
+mod cluster;
 mod crash;
 mod faults;
 mod policies;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 
 /// How many tests run together, at least: each waits for most of its time.
-const TOGETHER: usize = 5;
+const TOGETHER: usize = 7;
 
 macro_rules! tests {
     ($($module:ident::$name:ident;)*) => {
@@ -46,6 +47,8 @@ fn main() -> ExitCode {
         story::late_double_and_shuffled_events_give_the_same_answer;
         faults::faults_show_in_conditions_and_pass;
         crash::what_was_told_survives_a_kill_and_the_loss_of_the_ledger;
+        cluster::missing_and_older_definitions_are_named_and_waited_for;
+        cluster::a_right_that_is_missing_is_named_and_its_return_is_noticed;
         policies::policies_share_readers_and_are_judged_each_for_itself;
     };
     libtest_mimic::run(&arguments, tests).exit_code()

@@ -123,7 +123,7 @@ impl World {
         let account = self.release.account();
         let (namespace, name) = account.split_once(':').unwrap();
         let access = self.control_plane.service_account(namespace, name).await;
-        Operator::start(&self.release, pod, &access, &self.folder)
+        Operator::start(&self.release, pod, &access, &self.folder).await
     }
 
     /// A second operator, with a folder of its own.
@@ -133,7 +133,7 @@ impl World {
         let account = release.account();
         let (namespace, name) = account.split_once(':').unwrap();
         let access = self.control_plane.service_account(namespace, name).await;
-        let operator = Operator::start(&release, pod, &access, &folder);
+        let operator = Operator::start(&release, pod, &access, &folder).await;
         (operator, folder)
     }
 

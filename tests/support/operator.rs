@@ -19,13 +19,21 @@ pub struct Operator {
 
 impl Operator {
     /// Starts it as the release's Deployment says, with this access to the cluster. Its volumes are
-    /// folders in `folder`, and stay there for the next one.
-    pub fn start(release: &Release, pod: &str, access: &Access, folder: &Folder) -> Self {
+    /// folders in `folder`, and stay there for the next one. Returns when it listens.
+    pub async fn start(release: &Release, pod: &str, access: &Access, folder: &Folder) -> Self {
         let command = release.command(Self::program(), pod, access, folder.path());
-        let server = folder.spawn(pod, command);
+        let mut server = folder.spawn(pod, command);
+        let address = format!("127.0.0.1:{}", release.port("metrics"));
+        super::eventually("a listener", Duration::from_mins(1), async || {
+            if let Some(failure) = server.failure() {
+                panic!("{failure}");
+            }
+            tokio::net::TcpStream::connect(&address).await
+        })
+        .await;
         Self {
             server,
-            address: format!("127.0.0.1:{}", release.port("metrics")),
+            address,
             status_page: release.env("ECR_AUDIT_STATUS_LISTEN").to_owned(),
         }
     }
