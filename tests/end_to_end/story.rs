@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::support::operator::Operator;
-use crate::support::{eventually, iam, running_pod};
+use crate::support::servers::Folder;
+use crate::support::{Prometheus, eventually, iam, running_pod};
 use crate::world::{CART, POLICY, PULL, SOON, WEB, World, expect_line, story};
 
 /// Reads the same history through a role, for a part of the namespaces.
@@ -89,6 +90,7 @@ pub(crate) async fn the_story_is_told_from_cloudtrail_to_kubectl() {
     }
 
     the_status_page_tells_it(&world, &operator).await;
+    the_dashboard_shows_it(&operator).await;
     the_cluster_changes(&world).await;
     many_findings_are_told_by_number(&world).await;
     a_fleet_is_read_through_roles(&world).await;
@@ -170,6 +172,16 @@ async fn the_status_page_tells_it(world: &World, operator: &Operator) {
     })
     .await;
     standby.kill();
+}
+
+/// Every panel of the chart's dashboard, and every variable, has data in a Prometheus that scrapes
+/// this operator.
+async fn the_dashboard_shows_it(operator: &Operator) {
+    let folder = Folder::new("ecr-audit-prometheus-");
+    let prometheus = Prometheus::start(&folder, operator.address(), None);
+    let said = prometheus.check_dashboard().await;
+    assert!(said.contains("returned data"), "{said}");
+    drop(prometheus);
 }
 
 /// What does not run any more is judged no more.

@@ -51,6 +51,11 @@ impl Operator {
         http::request(&self.address, "GET", path, "").await
     }
 
+    /// Address of its admin server.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Whether its status server takes connections, which it does from the start.
     pub async fn is_up(&self) -> bool {
         tokio::net::TcpStream::connect(&self.status_page)
