@@ -99,9 +99,21 @@ pub(super) async fn connect(text: &str) -> Result<(AnyPool, Backend), LedgerErro
         .acquire_timeout(MOST_WAIT)
         // A file does not go away; a server's connection does, and is then replaced unseen.
         .test_before_acquire(backend == Backend::Postgres)
+        .before_acquire(|connection, _| Box::pin(is_free(connection)))
         .after_connect(move |connection, _| Box::pin(set_up(backend, connection)))
         .connect_lazy_with(options);
     Ok((pool, backend))
+}
+
+/// Whether a connection is in no transaction. A full disk makes SQLite roll back by itself; sqlx
+/// then rolls back in vain, and believes for ever that the transaction is open. Such a connection
+/// is replaced.
+async fn is_free(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+    if connection.is_in_transaction() {
+        // A rollback may still be under way; what comes after it waits for it.
+        connection.ping().await?;
+    }
+    Ok(!connection.is_in_transaction())
 }
 
 async fn set_up(backend: Backend, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {

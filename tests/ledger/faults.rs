@@ -268,6 +268,42 @@ async fn a_limit_on_the_files_size_stops_appends_and_loses_nothing() {
 /// Where mounting is allowed (as root), on a disk that is really full.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_appends_and_loses_nothing() {
+    on_a_small_disk(async |url| {
+        let command = appender(&url);
+        runs_out_of_room(&url, command, "DiskFull").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_a_full_disk_has_room_again_the_same_process_goes_on() {
+    on_a_small_disk(async |url| {
+        let ledger = Ledger::open(&url).await.unwrap();
+        story::append(&ledger, 0).await.unwrap();
+        let ballast = Path::new(&url).with_file_name("ballast");
+        // As much as there is room for.
+        let _ = fs::write(&ballast, vec![0; 2 << 20]);
+        let mut page = 1;
+        let error = loop {
+            match story::append(&ledger, page).await {
+                Ok(()) => page += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.category(), "DiskFull", "{error}");
+        fs::remove_file(&ballast).unwrap();
+        // Again and again: no connection of the pool may have stayed behind.
+        for page in page..page + 8 {
+            story::append(&ledger, page).await.unwrap();
+        }
+        story::assert_holds_exactly(&ledger, page + 8).await;
+        ledger.close().await;
+    })
+    .await;
+}
+
+/// Runs a test with the path of a ledger on a disk of one megabyte.
+async fn on_a_small_disk(test: impl AsyncFnOnce(String)) {
     let folder = TempDir::new().unwrap();
     let mounted = Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
@@ -278,10 +314,7 @@ async fn a_full_disk_stops_appends_and_loses_nothing() {
         return;
     }
     let url = folder.path().join("ledger.db").display().to_string();
-    let test = async {
-        let command = appender(&url);
-        runs_out_of_room(&url, command, "DiskFull").await;
-    };
+    let test = test(url);
     let result = tokio::time::timeout(std::time::Duration::from_mins(1), test).await;
     let unmounted = Command::new("umount").arg("-l").arg(folder.path()).status();
     assert!(unmounted.unwrap().success());
