@@ -8,6 +8,7 @@
 mod fingerprints;
 mod pulls;
 mod settle;
+mod spans;
 
 use std::{
     borrow::Borrow,
@@ -17,7 +18,8 @@ use std::{
 
 use jiff::Timestamp;
 
-use self::{fingerprints::Fingerprints, pulls::Pulls, settle::Corrections};
+pub use self::spans::Span;
+use self::{fingerprints::Fingerprints, pulls::Pulls, settle::Corrections, spans::Spans};
 use crate::{
     audit::{ClusterNodes, RepositoryEvidence, Rules},
     event::{Action, Caller, Digest, Event, ImageId, Outcome, Repository},
@@ -38,17 +40,6 @@ pub struct Scope {
     pub now: Timestamp,
 }
 
-/// Time span and number of the ECR records of one registry account and region.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// Time of the earliest event.
-    pub first: Timestamp,
-    /// Time of the latest event.
-    pub last: Timestamp,
-    /// Number of records, duplicates too.
-    pub records: u64,
-}
-
 /// Events of ECR, as far as they can matter.
 #[derive(Debug)]
 pub struct Evidence {
@@ -56,7 +47,7 @@ pub struct Evidence {
     duplicates: u64,
     omitted: u64,
     seen: Fingerprints,
-    spans: BTreeMap<(Arc<str>, Arc<str>), Span>,
+    spans: Spans,
     nodes: ClusterNodes,
     expected: ExpectedCallers,
     corrections: Corrections,
@@ -136,7 +127,7 @@ impl Evidence {
             duplicates: 0,
             omitted: 0,
             seen: Fingerprints::default(),
-            spans: BTreeMap::new(),
+            spans: Spans::default(),
             nodes,
             expected: ExpectedCallers::default(),
             corrections: Corrections::default(),
@@ -172,22 +163,7 @@ impl Evidence {
             .is_some_and(|shared| !self.seen.insert(1, shared));
         self.duplicates += u64::from(known_id || known_call);
         self.omitted += u64::from(event.omitted);
-        let place = (self.text(&event.account), self.text(&event.region));
-        match self.spans.entry(place) {
-            Entry::Vacant(entry) => {
-                entry.insert(Span {
-                    first: event.time,
-                    last: event.time,
-                    records: 1,
-                });
-            }
-            Entry::Occupied(mut entry) => {
-                let span = entry.get_mut();
-                span.first = span.first.min(event.time);
-                span.last = span.last.max(event.time);
-                span.records += 1;
-            }
-        }
+        self.spans.add(&event.account, &event.region, event.time);
     }
 
     fn pull(&mut self, mut event: Event) {
@@ -311,9 +287,7 @@ impl Evidence {
 
     /// What was read of each registry account and region, sorted.
     pub fn spans(&self) -> impl Iterator<Item = (&str, &str, &Span)> {
-        self.spans
-            .iter()
-            .map(|((account, region), span)| (&**account, &**region, span))
+        self.spans.iter()
     }
 
     /// The cluster's nodes, and the principals that pulls by them used.

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     api::{EcrAuditPolicy, FindingType},
     audit::{Container, Rules},
-    event::{self, Repository},
+    event::{Decoder, Event, Repository},
     inventory::{self, Index},
     report::{json, table::printable},
     source::files,
@@ -238,11 +238,13 @@ impl Inputs {
             faults: Vec::new(),
         });
         let mut sinks: Vec<_> = (0..self.threads.get())
-            .map(|_| |record: files::Record<'_>| gather(&gathered, &record))
+            .map(|_| Gatherer::new(&gathered))
             .collect();
         let progress = files::Progress::default();
         let report = watched(&progress, || files::read(&inputs, &mut sinks, &progress));
-        drop(sinks);
+        for sink in sinks {
+            sink.finish();
+        }
         let mut gathered = gathered
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
@@ -322,25 +324,68 @@ struct Gathered {
     faults: Vec<files::InputError>,
 }
 
-fn gather(gathered: &Mutex<Gathered>, record: &files::Record<'_>) {
-    let lock =
-        || -> MutexGuard<'_, Gathered> { gathered.lock().unwrap_or_else(PoisonError::into_inner) };
-    match event::decode(record.text) {
-        Ok(event) => lock().evidence.add(event),
-        Err(error) => {
-            let fault = files::InputError {
+/// What one thread has decoded and not yet handed over.
+struct Gatherer<'g> {
+    gathered: &'g Mutex<Gathered>,
+    decoder: Decoder,
+    events: Vec<Event>,
+}
+
+impl<'g> Gatherer<'g> {
+    /// Events that are handed over at once, so that threads seldom wait for each other.
+    const BATCH: usize = 32;
+
+    fn new(gathered: &'g Mutex<Gathered>) -> Self {
+        Self {
+            gathered,
+            decoder: Decoder::default(),
+            events: Vec::with_capacity(Self::BATCH),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'g, Gathered> {
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hand_over(&mut self) {
+        let mut gathered = self.lock();
+        for event in self.events.drain(..) {
+            gathered.evidence.add(event);
+        }
+    }
+
+    fn finish(mut self) {
+        self.hand_over();
+    }
+}
+
+impl files::Sink for Gatherer<'_> {
+    fn record(&mut self, record: files::Record<'_>) {
+        match self.decoder.decode(record.text) {
+            Ok(event) => {
+                self.events.push(event);
+                if self.events.len() == Self::BATCH {
+                    self.hand_over();
+                }
+            }
+            Err(error) => self.lock().fault(files::InputError {
                 path: record.path.to_owned(),
                 record: Some(record.index),
                 reason: error.to_string(),
-            };
-            let mut gathered = lock();
-            gathered.undecodable += 1;
-            gathered.faults.push(fault);
-            // The smallest are kept, so that which ones these are depends on the input alone.
-            if gathered.faults.len() >= 2 * files::MAX_ERRORS {
-                gathered.faults.sort();
-                gathered.faults.truncate(files::MAX_ERRORS);
-            }
+            }),
+        }
+    }
+}
+
+impl Gathered {
+    /// Counts a record that cannot be decoded.
+    fn fault(&mut self, fault: files::InputError) {
+        self.undecodable += 1;
+        self.faults.push(fault);
+        // The smallest are kept, so that which ones these are depends on the input alone.
+        if self.faults.len() >= 2 * files::MAX_ERRORS {
+            self.faults.sort();
+            self.faults.truncate(files::MAX_ERRORS);
         }
     }
 }

@@ -27,14 +27,11 @@ impl Digest {
     /// [`InvalidDigest`] for any other text.
     pub fn parse(text: &str) -> Result<Self, InvalidDigest> {
         let (algorithm, encoded) = text.split_once(':').ok_or(InvalidDigest)?;
-        let algorithm_ok = !algorithm.is_empty()
-            && algorithm
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+._-".contains(&b));
-        let encoded_ok = !encoded.is_empty()
-            && encoded
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"=_-".contains(&b));
+        let of_algorithm = |b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'+' | b'.' | b'_' | b'-');
+        let of_encoded =
+            |b| matches!(b, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'=' | b'_' | b'-');
+        let algorithm_ok = !algorithm.is_empty() && algorithm.bytes().all(of_algorithm);
+        let encoded_ok = !encoded.is_empty() && encoded.bytes().all(of_encoded);
         if text.len() <= Self::MAX_LEN && algorithm_ok && encoded_ok {
             Ok(Self(text.into()))
         } else {

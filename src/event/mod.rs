@@ -8,11 +8,13 @@ mod action;
 mod coverage;
 mod facts;
 mod image;
+mod lately;
 mod lenient;
 mod manifest;
 mod notice;
 mod principal;
 mod record;
+mod skim;
 pub mod split;
 mod wire;
 
@@ -25,4 +27,4 @@ pub use image::{Digest, ImageId, InvalidDigest, Platform, Reference, Repository}
 pub use manifest::{Child, Manifest};
 pub use notice::notice;
 pub use principal::{Caller, Principal, is_instance_id};
-pub use record::{DecodeError, decode};
+pub use record::{DecodeError, Decoder, decode};

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use jiff::{Timestamp, civil, tz};
-use serde_json::value::RawValue;
 
 use super::{
     action::Parts,
     facts::{Action, Event, EventName, Outcome},
     image::Repository,
+    lately::Lately,
     principal::{Caller, UserIdentity},
+    skim::{Quotes, skim},
     wire::{MAX_NAME, Record, Resource, is_omitted, part},
 };
 
@@ -35,15 +36,27 @@ pub enum DecodeError {
     },
 }
 
-/// Account, region and name of a repository's ARN.
-fn repository_arn(arn: &str) -> Option<(&str, &str, &str)> {
+/// The repository that an ARN names.
+fn repository_arn(arn: &str) -> Option<Repository> {
     let mut parts = arn.splitn(6, ':');
     let (scheme, _partition, service) = (parts.next()?, parts.next()?, parts.next()?);
     let (region, account) = (parts.next()?, parts.next()?);
     let name = parts.next()?.strip_prefix("repository/")?;
     let account_ok = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
     (scheme == "arn" && service == "ecr" && !region.is_empty() && account_ok && !name.is_empty())
-        .then_some((region, account, name))
+        .then(|| Repository {
+            account: account.into(),
+            region: region.into(),
+            name: name.into(),
+        })
+}
+
+/// The first repository among a record's `resources`; those of unexpected shape are as good as none.
+fn resource(text: &str) -> Option<Repository> {
+    let resources: Vec<Resource<'_>> = serde_json::from_str(text).ok()?;
+    resources
+        .iter()
+        .find_map(|resource| repository_arn(resource.arn.as_deref()?))
 }
 
 pub(super) fn parse_time(text: &str) -> Option<Timestamp> {
@@ -65,81 +78,152 @@ fn outcome(error_code: Option<&str>) -> Outcome {
     }
 }
 
-/// Reads one record of ECR.
+/// Reads one record of ECR; of many, a [`Decoder`] reads faster.
 ///
 /// # Errors
 /// [`DecodeError`] when the text is no CloudTrail record, is of another service, or lacks what
 /// this event cannot be judged without.
 pub fn decode(text: &[u8]) -> Result<Event, DecodeError> {
-    // Looking at all bytes once is faster than at each text; what is not UTF-8 may still hold only
-    // texts that nobody reads.
-    let record: Record<'_> = match std::str::from_utf8(text) {
-        Ok(text) => serde_json::from_str(text)?,
-        Err(_) => serde_json::from_slice(text)?,
-    };
-    if record.event_source.as_deref() != Some(EVENT_SOURCE) {
-        return Err(DecodeError::OtherService);
-    }
-    let name: EventName = record
-        .event_name
-        .as_deref()
-        .and_then(|name| name.parse().ok())
-        .ok_or(DecodeError::Field {
-            event: EventName::Other,
-            field: "eventName",
-        })?;
-    let missing = |field| DecodeError::Field { event: name, field };
-    let id = identifier(record.event_id.as_deref()).ok_or_else(|| missing("eventID"))?;
-    let time = record
-        .event_time
-        .as_deref()
-        .and_then(parse_time)
-        .ok_or_else(|| missing("eventTime"))?;
+    Decoder::default().decode(text)
+}
 
-    let outcome = outcome(record.error_code.as_deref());
-    // Insights and network activity events carry the same names, and mean something else.
-    let category = record.event_category.as_deref();
-    let judged = EventName::JUDGED.contains(&name)
-        && category.is_none_or(|category| category == "Management");
-    let resources: Vec<Resource<'_>> = record
-        .resources
-        .and_then(|raw| serde_json::from_str(raw.get()).ok())
-        .unwrap_or_default();
-    let arn = resources
-        .iter()
-        .find_map(|resource| repository_arn(resource.arn.as_deref()?));
-    let (parts, omitted) = if judged {
-        parts(&record, outcome == Outcome::Allowed)?
-    } else {
-        outline(&record, arn.is_none())
-    };
-    let (account, region, repository) = place(&record, &parts, arn).map_err(missing)?;
-    let action = if judged {
-        parts.action(name, outcome, omitted).map_err(missing)?
-    } else {
-        Action::None
-    };
-    if repository.is_none() && action != Action::None {
-        return Err(missing("requestParameters.repositoryName"));
+/// Reads records of ECR, and remembers what many of them have in common: who called, and where.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    quotes: Quotes,
+    callers: Lately<Caller, 256>,
+    resources: Lately<Option<Repository>, 1024>,
+    texts: Lately<Arc<str>, 256>,
+}
+
+impl Decoder {
+    /// Reads one record, as [`decode`] does.
+    ///
+    /// # Errors
+    /// Those of [`decode`].
+    pub fn decode(&mut self, text: &[u8]) -> Result<Event, DecodeError> {
+        // Looking at all bytes once is faster than at each text; what is not UTF-8 may still hold
+        // only texts that nobody reads.
+        let record: Record<'_> = match std::str::from_utf8(text) {
+            Ok(text) => match skim(text, &mut self.quotes) {
+                Some(record) => record,
+                None => serde_json::from_str(text)?,
+            },
+            Err(_) => serde_json::from_slice(text)?,
+        };
+        self.event(&record)
     }
-    Ok(Event {
-        replaces: replaces(&record, &id),
-        shared_id: identifier(record.shared_event_id.as_deref()),
-        id,
-        time,
-        name,
-        account,
-        region,
-        repository,
-        caller: if judged {
-            caller(record.user_identity)
+
+    fn event(&mut self, record: &Record<'_>) -> Result<Event, DecodeError> {
+        if record.event_source.as_deref() != Some(EVENT_SOURCE) {
+            return Err(DecodeError::OtherService);
+        }
+        let name: EventName = record
+            .event_name
+            .as_deref()
+            .and_then(|name| name.parse().ok())
+            .ok_or(DecodeError::Field {
+                event: EventName::Other,
+                field: "eventName",
+            })?;
+        let missing = |field| DecodeError::Field { event: name, field };
+        let id = identifier(record.event_id.as_deref()).ok_or_else(|| missing("eventID"))?;
+        let time = record
+            .event_time
+            .as_deref()
+            .and_then(parse_time)
+            .ok_or_else(|| missing("eventTime"))?;
+
+        let outcome = outcome(record.error_code.as_deref());
+        // Insights and network activity events carry the same names, and mean something else.
+        let category = record.event_category.as_deref();
+        let judged = EventName::JUDGED.contains(&name)
+            && category.is_none_or(|category| category == "Management");
+        let resource = record
+            .resources
+            .and_then(|text| self.resources.get(text, resource));
+        let (parts, omitted) = if judged {
+            parts(record, outcome == Outcome::Allowed)?
         } else {
-            Caller::default()
-        },
-        outcome,
-        omitted,
-        action,
-    })
+            outline(record, resource.is_none())
+        };
+        let place = self
+            .place(record, &parts, resource.as_ref())
+            .map_err(missing)?;
+        let action = if judged {
+            parts.action(name, outcome, omitted).map_err(missing)?
+        } else {
+            Action::None
+        };
+        let (account, region, repository) = place;
+        if repository.is_none() && action != Action::None {
+            return Err(missing("requestParameters.repositoryName"));
+        }
+        Ok(Event {
+            replaces: replaces(record, &id),
+            shared_id: identifier(record.shared_event_id.as_deref()),
+            id,
+            time,
+            name,
+            account,
+            region,
+            repository,
+            caller: match record.user_identity.filter(|_| judged) {
+                Some(identity) => self.callers.get(identity, caller),
+                None if judged => UserIdentity::default().caller(),
+                None => Caller::default(),
+            },
+            outcome,
+            omitted,
+            action,
+        })
+    }
+
+    /// The registry's account, the region, and the repository where the record names one. The
+    /// owner is the resource's, else the one that the request names, else who got the record.
+    fn place(
+        &mut self,
+        record: &Record<'_>,
+        parts: &Parts<'_>,
+        resource: Option<&Repository>,
+    ) -> Result<Place, &'static str> {
+        let short = |text: &&str| !text.is_empty() && text.len() <= 64;
+        let name = parts
+            .repository_name()
+            .or(resource.map(|resource| &*resource.name))
+            .filter(|name| !name.is_empty() && name.len() <= MAX_NAME);
+        let (account, region) = if let Some(Repository {
+            account, region, ..
+        }) = resource
+        {
+            Some(&**region).filter(short).ok_or("awsRegion")?;
+            (account.clone(), region.clone())
+        } else {
+            let region = record.aws_region.as_deref().filter(short);
+            let region = region.ok_or("awsRegion")?;
+            let request = parts.request.as_ref();
+            let account = request
+                .and_then(|request| request.registry_id.as_deref().filter(short))
+                .or(record.recipient_account_id.as_deref())
+                .filter(short)
+                .ok_or("recipientAccountId")?;
+            (self.text(account), self.text(region))
+        };
+        let repository = name.map(|name| match resource {
+            Some(resource) if *resource.name == *name => resource.clone(),
+            _ => Repository {
+                account: account.clone(),
+                region: region.clone(),
+                name: self.text(name),
+            },
+        });
+        Ok((account, region, repository))
+    }
+
+    /// One of the texts that most records have.
+    fn text(&mut self, text: &str) -> Arc<str> {
+        self.texts.get(text, |text| text.into())
+    }
 }
 
 /// An `eventID` or `sharedEventID`: UUIDs, but not everywhere.
@@ -194,43 +278,9 @@ fn outline<'a>(record: &Record<'a>, wants_registry: bool) -> (Parts<'a>, bool) {
 }
 
 /// Who called; an identity of unexpected shape is as good as none.
-fn caller(identity: Option<&RawValue>) -> Caller {
-    let identity =
-        identity.and_then(|raw| serde_json::from_str::<UserIdentity<'_>>(raw.get()).ok());
+fn caller(identity: &str) -> Caller {
+    let identity = serde_json::from_str::<UserIdentity<'_>>(identity);
     identity.unwrap_or_default().caller()
 }
 
 type Place = (Arc<str>, Arc<str>, Option<Repository>);
-
-/// The registry's account, the region, and the repository where the record names one. The owner
-/// is the resource's, else the one that the request names, else who got the record.
-fn place(
-    record: &Record<'_>,
-    parts: &Parts<'_>,
-    arn: Option<(&str, &str, &str)>,
-) -> Result<Place, &'static str> {
-    let short = |text: &&str| !text.is_empty() && text.len() <= 64;
-    let region: Arc<str> = arn
-        .map(|(region, _, _)| region)
-        .or(record.aws_region.as_deref())
-        .filter(short)
-        .ok_or("awsRegion")?
-        .into();
-    let account: Arc<str> = arn
-        .map(|(_, account, _)| account)
-        .or_else(|| parts.request.as_ref()?.registry_id.as_deref().filter(short))
-        .or(record.recipient_account_id.as_deref())
-        .filter(short)
-        .ok_or("recipientAccountId")?
-        .into();
-    let repository = parts
-        .repository_name()
-        .or(arn.map(|(_, _, name)| name))
-        .filter(|name| !name.is_empty() && name.len() <= MAX_NAME)
-        .map(|name| Repository {
-            account: account.clone(),
-            region: region.clone(),
-            name: name.into(),
-        });
-    Ok((account, region, repository))
-}

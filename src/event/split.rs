@@ -2,8 +2,8 @@
 //!
 //! Most records of a trail belong to other services. They are counted, and their extent must be
 //! known exactly; nothing else about them matters. So the text is scanned for brackets outside of
-//! strings ([`Scan`]), the quoted source is searched for, and a record counts as one of ECR if that
-//! text is the value of an `eventSource` key of the record itself, whatever the order of keys and
+//! strings ([`Scan`]), and a record counts as one of ECR if the quoted source
+//! is the value of an `eventSource` key of the record itself, whatever the order of keys and
 //! the blanks between them. A record whose spelling could hide that (escapes within the key or the
 //! value) is parsed.
 
@@ -25,18 +25,18 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::record::EVENT_SOURCE;
-use scan::{ALL, BRACES, Scan};
+pub(super) use scan::escaped_by;
+use scan::{ALL, BRACES, Block, Scan, marks};
 
 /// [`EVENT_SOURCE`] as the value of a key.
 const QUOTED_SOURCE: &[u8] = b"\"ecr.amazonaws.com\"";
 /// How every escape begins that can stand for a letter of the key or of the source.
 const ESCAPE: &[u8] = b"\\u00";
-/// How far the search runs ahead of the scan: what it touches is still in the cache then.
-const AHEAD: usize = 64 << 10;
 
 static SOURCE_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(QUOTED_SOURCE));
 static ESCAPE_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(ESCAPE));
-static LEVEL: LazyLock<Level> = LazyLock::new(Level::new);
+/// What the processor can do.
+pub(super) static LEVEL: LazyLock<Level> = LazyLock::new(Level::new);
 
 /// What is done with the elements of a `Records` array.
 pub trait Elements {
@@ -53,11 +53,29 @@ pub trait Elements {
 pub struct Records {
     count: u64,
     expected: Expected,
-    /// The scan of the element that has begun, and how much of it was scanned.
-    open: Option<(Scan, usize)>,
+    /// The element that has begun, and how much of it was scanned.
+    open: Option<(Element, usize)>,
     /// The longest element that is taken.
     limit: usize,
     given_up: bool,
+}
+
+/// What was seen of an element so far.
+#[derive(Clone, Copy, Debug)]
+struct Element {
+    scan: Scan,
+    /// Whether its text may hold a backslash.
+    escapes: bool,
+    source: Source,
+}
+
+/// What an element's `eventSource` is, as far as it is spelled without escapes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Other,
+    /// The text ended where it would have been told: the element has to be looked at again.
+    Unsure,
+    Ecr,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,49 +122,100 @@ impl Records {
 
     #[inline(always)]
     fn run_with<S: Simd>(&mut self, simd: S, text: &[u8], elements: &mut impl Elements) -> Step {
-        let mut sources = Sources::new(text);
-        let mut at = 0;
+        let (mut at, mut element, mut from) = match self.open.take() {
+            Some((element, scanned)) => (0, element, scanned),
+            None => match self.between(text, 0) {
+                Ok(at) => (at, Element::OPENED, at + 1),
+                Err(step) => return step,
+            },
+        };
+        let mut padded;
         loop {
-            if self.open.is_none() {
-                match self.between(text, at) {
-                    Ok(element) => at = element,
-                    Err(step) => return step,
+            from = element.scan.pass::<S, BRACES>(simd, text, from);
+            let rest = text.get(from..).unwrap_or_default();
+            let (bytes, length) = if let Some(bytes) = rest.first_chunk() {
+                (bytes, 64)
+            } else {
+                // Blanks change nothing.
+                padded = [b' '; 64];
+                for (to, byte) in padded.iter_mut().zip(rest) {
+                    *to = *byte;
                 }
-                self.open = Some((Scan::OPENED, 1));
-            }
-            let Some((scan, scanned)) = &mut self.open else {
-                return Step::Malformed;
+                (&padded, rest.len())
             };
-            let Some(rest) = text.get(at + *scanned..) else {
-                return Step::More(at);
-            };
-            let Some(length) = scan.end::<S, BRACES>(simd, rest) else {
-                *scanned += rest.len();
-                // Such an element is not kept, only followed to its end.
-                self.given_up |= *scanned > self.limit;
-                if self.given_up {
-                    *scanned = 0;
-                    return Step::More(text.len());
+            let mut block = element.scan.block::<S, BRACES>(simd, bytes, length);
+            let mut marks = marks(simd, bytes, rest);
+            let next = loop {
+                element.escapes |= block.backslash;
+                let depth = element.scan.depth();
+                let end = element.scan.step(&block);
+                if marks != 0 {
+                    let below = end.map_or(u64::MAX, |end| u64::MAX >> (64 - end));
+                    element.look(text, at, (from, marks & below), &block, depth);
                 }
-                return Step::More(at);
-            };
-            let end = at + *scanned + length;
-            let escapes = scan.saw_backslash();
-            self.open = None;
-            self.expected = Expected::CommaOrEnd;
-            if std::mem::take(&mut self.given_up) || end - at > self.limit {
-                elements.too_long(self.count);
-            } else if let Some(record) = text.get(at..end) {
-                if self.count == 0 && !elements.first(record) {
+                let Some(end) = end else {
+                    break from + 64;
+                };
+                if !self.take(text, at, from + end, &element, elements) {
                     return Step::Strange;
                 }
-                if sources.name(at, end, record) || escapes && escaped_source(record) {
-                    elements.ecr(self.count, record);
+                at = match self.between(text, from + end) {
+                    Ok(at) => at,
+                    Err(step) => return step,
+                };
+                let place = at + 1 - from;
+                if place >= length {
+                    element = Element::OPENED;
+                    break at + 1;
                 }
+                // The same block goes on with the next one.
+                element = Element {
+                    scan: element.scan.reopened(),
+                    ..Element::OPENED
+                };
+                block = block.from(place);
+                marks &= u64::MAX << place;
+            };
+            if next > text.len() || length < 64 && next > from + length {
+                let scanned = text.len() - at;
+                // An element that is too long is not kept, only followed to its end.
+                self.given_up |= scanned > self.limit;
+                let kept = if self.given_up { 0 } else { scanned };
+                self.open = Some((element, kept));
+                return Step::More(text.len() - kept);
             }
-            self.count += 1;
-            at = end;
+            from = next;
         }
+    }
+
+    /// An element ends; `false` if it shows that this is no array of CloudTrail records.
+    #[inline(always)]
+    fn take(
+        &mut self,
+        text: &[u8],
+        at: usize,
+        end: usize,
+        element: &Element,
+        elements: &mut impl Elements,
+    ) -> bool {
+        self.expected = Expected::CommaOrEnd;
+        if std::mem::take(&mut self.given_up) || end - at > self.limit {
+            elements.too_long(self.count);
+        } else if let Some(record) = text.get(at..end) {
+            if self.count == 0 && !elements.first(record) {
+                return false;
+            }
+            let named = match element.source {
+                Source::Ecr => true,
+                Source::Unsure => names_source(record),
+                Source::Other => false,
+            };
+            if named || element.escapes && escaped_source(record) {
+                elements.ecr(self.count, record);
+            }
+        }
+        self.count += 1;
+        true
     }
 
     /// The position of the next element's bracket.
@@ -170,77 +239,58 @@ impl Records {
     }
 }
 
-/// The places of the quoted source, found as the scan proceeds.
-struct Sources<'t> {
-    text: &'t [u8],
-    finder: &'static Finder<'static>,
-    /// The next one, as far as it is known.
-    next: Option<usize>,
-    /// None but `next` begins before this position.
-    searched: usize,
-}
+impl Element {
+    /// Just behind the bracket that opens it.
+    const OPENED: Self = Self {
+        scan: Scan::OPENED,
+        escapes: false,
+        source: Source::Other,
+    };
 
-impl<'t> Sources<'t> {
-    fn new(text: &'t [u8]) -> Self {
-        Self {
-            text,
-            finder: &SOURCE_FINDER,
-            next: None,
-            searched: 0,
-        }
-    }
-
-    /// Whether one of them, between `start` and `end`, is the `eventSource` of the record there.
-    #[inline(always)]
-    fn name(&mut self, start: usize, end: usize, record: &[u8]) -> bool {
-        let mut from = start;
-        while let Some(place) = self.next(from, end) {
-            if record
-                .get(..place - start)
-                .is_some_and(ends_with_key_of_object)
+    /// Looks for the source at the marks of a block at `from`; the element is at `at`, and `depth`
+    /// brackets are open where the block begins.
+    #[cold]
+    fn look(
+        &mut self,
+        text: &[u8],
+        at: usize,
+        (from, mut marks): (usize, u64),
+        block: &Block,
+        depth: u64,
+    ) {
+        while marks != 0 {
+            let place = marks.trailing_zeros() as usize;
+            marks &= marks - 1;
+            let (before, value) = text.split_at(text.len().min(from + place));
+            if block.depth_at(place, depth) == 1
+                && ends_with_key(before.get(at..).unwrap_or_default())
             {
-                return true;
-            }
-            from = place + 1;
-        }
-        false
-    }
-
-    /// The first that begins at `from` or behind it, and before `end`.
-    #[inline(always)]
-    fn next(&mut self, from: usize, end: usize) -> Option<usize> {
-        loop {
-            if let Some(next) = self.next.filter(|next| *next >= from) {
-                return (next < end).then_some(next);
-            }
-            self.next = None;
-            if self.searched >= end {
-                return None;
-            }
-            let begin = self.searched.max(from);
-            let until = (begin + AHEAD).max(end).min(self.text.len());
-            match self.finder.find(self.text.get(begin..until)?) {
-                Some(found) => {
-                    self.next = Some(begin + found);
-                    self.searched = begin + found + 1;
+                if value.starts_with(QUOTED_SOURCE) {
+                    self.source = Source::Ecr;
+                } else if QUOTED_SOURCE.starts_with(value) && self.source == Source::Other {
+                    self.source = Source::Unsure;
                 }
-                // One may begin at the very end of what was searched.
-                None if until < self.text.len() => self.searched = until - QUOTED_SOURCE.len() + 1,
-                None => self.searched = until,
             }
         }
     }
 }
 
-/// Whether this text, the beginning of an object up to a value, ends with `"eventSource":`, and
-/// that is a key of the object itself.
-fn ends_with_key_of_object(text: &[u8]) -> bool {
+/// Whether this text, up to a value, ends with `"eventSource":`.
+fn ends_with_key(text: &[u8]) -> bool {
     let key = text
         .trim_ascii_end()
         .strip_suffix(b":")
         .and_then(|text| text.trim_ascii_end().strip_suffix(b"\"eventSource\""));
     // An escaped quote belongs to a longer key.
-    key.is_some_and(|before| !before.ends_with(b"\\") && depth_behind(before) == 1)
+    key.is_some_and(|before| !before.ends_with(b"\\"))
+}
+
+/// Whether the source is the value of an `eventSource` of the record itself, without escapes.
+fn names_source(record: &[u8]) -> bool {
+    SOURCE_FINDER.find_iter(record).any(|place| {
+        let before = record.get(..place).unwrap_or_default();
+        ends_with_key(before) && depth_behind(before) == 1
+    })
 }
 
 /// How many braces are open at the end of this text, which begins with one.
@@ -253,8 +303,7 @@ fn depth_behind(text: &[u8]) -> u64 {
 
 /// Whether a record is one of ECR.
 pub fn is_ecr(record: &[u8]) -> bool {
-    Sources::new(record).name(0, record.len(), record)
-        || memchr::memchr(b'\\', record).is_some() && escaped_source(record)
+    names_source(record) || memchr::memchr(b'\\', record).is_some() && escaped_source(record)
 }
 
 /// Whether a record that holds escapes names ECR as its source in another spelling.

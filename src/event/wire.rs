@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
     lenient,
 };
 
-#[derive(Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Record<'a> {
     #[serde(
@@ -41,21 +41,27 @@ pub(super) struct Record<'a> {
     pub(super) error_code: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "lenient::text")]
     pub(super) recipient_account_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    pub(super) user_identity: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub(super) resources: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub(super) request_parameters: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub(super) response_elements: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub(super) service_event_details: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "raw")]
+    pub(super) user_identity: Option<&'a str>,
+    #[serde(borrow, default, deserialize_with = "raw")]
+    pub(super) resources: Option<&'a str>,
+    #[serde(borrow, default, deserialize_with = "raw")]
+    pub(super) request_parameters: Option<&'a str>,
+    #[serde(borrow, default, deserialize_with = "raw")]
+    pub(super) response_elements: Option<&'a str>,
+    #[serde(borrow, default, deserialize_with = "raw")]
+    pub(super) service_event_details: Option<&'a str>,
     #[serde(borrow, default)]
     pub(super) addendum: Option<Addendum<'a>>,
 }
 
-#[derive(Deserialize)]
+/// The text of a value; none of null.
+fn raw<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a str>, D::Error> {
+    let value = Option::<&'a RawValue>::deserialize(deserializer)?;
+    Ok(value.map(RawValue::get).filter(|text| *text != "null"))
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
 pub(super) struct Addendum<'a> {
     #[serde(borrow, default, deserialize_with = "lenient::string")]
     pub(super) reason: Option<Cow<'a, str>>,
@@ -196,10 +202,10 @@ struct Omitted {
 
 /// A part of the record that CloudTrail may have left out.
 pub(super) fn part<'a, T: Deserialize<'a> + Default>(
-    raw: Option<&'a RawValue>,
+    raw: Option<&'a str>,
     omitted: &mut bool,
 ) -> Result<Option<T>, serde_json::Error> {
-    let Some(raw) = raw.map(RawValue::get).filter(|text| *text != "null") else {
+    let Some(raw) = raw else {
         return Ok(None);
     };
     if is_stand_in(raw) {
@@ -210,8 +216,8 @@ pub(super) fn part<'a, T: Deserialize<'a> + Default>(
 }
 
 /// Whether CloudTrail left out this part of the record.
-pub(super) fn is_omitted(raw: Option<&RawValue>) -> bool {
-    raw.is_some_and(|raw| is_stand_in(raw.get()))
+pub(super) fn is_omitted(raw: Option<&str>) -> bool {
+    raw.is_some_and(is_stand_in)
 }
 
 fn is_stand_in(raw: &str) -> bool {
