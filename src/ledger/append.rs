@@ -15,6 +15,7 @@ use super::{
     key::{call_key, event_key, pack},
     remember,
     statement::{rows, slices, storable},
+    touched,
     trail::{self, FileRow},
 };
 use crate::event::{Action, Event, EventName, ImageId, Interval, Outcome, Repository};
@@ -129,6 +130,7 @@ impl Ledger {
         if let Some(file) = file {
             trail::add_file(page, file, &mut transaction).await?;
         }
+        touched::touch(self.backend(), &appended.repositories, &mut transaction).await?;
         transaction.commit().await?;
         known.commit(ids);
         drop(turn);

@@ -20,6 +20,7 @@ mod remember;
 mod schema;
 mod statement;
 mod store;
+mod touched;
 mod trail;
 
 use std::sync::Arc;

@@ -36,7 +36,7 @@ use crate::{
     api::{EcrAuditFinding, EcrAuditPolicy},
     event::Repository,
     inventory::Inventory,
-    ledger::{Ledger, LedgerError},
+    ledger::{Backend, Ledger, LedgerError},
     report::{
         judgement::Fault,
         metrics::{Metrics, PolicySeries},
@@ -45,7 +45,7 @@ use crate::{
         status::is_due,
         vocabulary::Reason,
     },
-    source::{Changed, PollerKey, PollerSpec, Pollers},
+    source::{Changed, PollerKey, PollerSpec, Pollers, SourceKind},
 };
 
 /// How long things that move together are waited for before a pass.
@@ -54,6 +54,8 @@ const GATHER: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_secs(15);
 /// How soon a pass that failed is made again, at first and at last.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How often the ledger is asked what other processes have brought.
+const HEAR: SignedDuration = SignedDuration::from_secs(5);
 /// How often pulls that no lookback needs are forgotten.
 const PRUNE: SignedDuration = SignedDuration::from_hours(1);
 /// How much longer than the longest lookback pulls are kept.
@@ -110,6 +112,9 @@ pub(super) struct Controller {
     /// Finding objects have to be read from the API before any is written.
     unread: bool,
     wanted: Vec<PollerSpec>,
+    /// What the ledger said last of the facts that other processes bring.
+    touched: BTreeMap<Repository, String>,
+    heard_at: Option<Timestamp>,
     judged_on: Option<Date>,
     pruned_at: Option<Timestamp>,
     pulls_seen: visit::PullsSeen,
@@ -154,6 +159,8 @@ impl Controller {
             leader_since: None,
             unread: true,
             wanted: vec![],
+            touched: BTreeMap::new(),
+            heard_at: None,
             judged_on: None,
             pruned_at: None,
             pulls_seen: visit::PullsSeen::default(),
@@ -344,13 +351,16 @@ impl Controller {
 
     fn stand_by(&mut self) {
         if self.leader_since.take().is_some() {
-            self.wanted.clear();
-            self.pollers.set(vec![]);
             for policy in self.policies.values_mut() {
                 policy.published.clear();
                 policy.cache.clear();
                 policy.stale = true;
             }
+        }
+        // Whoever judges next judges everything.
+        self.dirty.clear();
+        if self.listed {
+            self.want(self.shared_readers());
         }
         self.metrics.process(|process| process.leader = false);
         self.metrics.set_policies(BTreeMap::new());
@@ -392,6 +402,7 @@ impl Controller {
 
     /// Judges what has to be judged anew.
     async fn assess(&mut self, now: Timestamp) -> Result<(), LedgerError> {
+        self.hear(now).await?;
         self.learn_nodes(now).await?;
         let today = now.to_zoned(TimeZone::UTC).date();
         if self.judged_on.replace(today) != Some(today) {
@@ -517,6 +528,51 @@ impl Controller {
         }
     }
 
+    /// The readers that every replica runs: those of queues, which hand each message to one of
+    /// them, where the replicas share the ledger.
+    fn shared_readers(&self) -> Vec<PollerSpec> {
+        if self.ledger.backend() == Backend::Sqlite {
+            return vec![];
+        }
+        let compiled = self
+            .policies
+            .values()
+            .map(|policy| policy.compiled.as_ref());
+        compiled
+            .filter_map(Result::ok)
+            .flat_map(|compiled| compiled.readers(&BTreeSet::new()))
+            .map(|(_, spec)| spec)
+            .filter(|spec| spec.key.kind() == SourceKind::Sqs)
+            .collect()
+    }
+
+    fn want(&mut self, wanted: Vec<PollerSpec>) {
+        if wanted != self.wanted {
+            self.wanted.clone_from(&wanted);
+            self.pollers.set(wanted);
+        }
+    }
+
+    /// What other processes have brought since.
+    async fn hear(&mut self, now: Timestamp) -> Result<(), LedgerError> {
+        if self
+            .heard_at
+            .is_some_and(|at| now.duration_since(at).abs() < HEAR)
+        {
+            return Ok(());
+        }
+        self.heard_at = Some(now);
+        let touched = self.ledger.touched().await?;
+        for (repository, count) in &touched {
+            if self.touched.get(repository) != Some(count) {
+                self.dirty.insert(repository.clone());
+                self.new_facts = true;
+            }
+        }
+        self.touched = touched;
+        Ok(())
+    }
+
     /// Makes the readers those that the policies ask for.
     fn read_sources(&mut self) {
         let mut wanted = Vec::new();
@@ -531,10 +587,7 @@ impl Controller {
                 wanted.extend(policy.readers.iter().map(|(_, spec)| spec.clone()));
             }
         }
-        if wanted != self.wanted {
-            self.wanted.clone_from(&wanted);
-            self.pollers.set(wanted);
-        }
+        self.want(wanted);
     }
 
     async fn publish(&mut self, fault: Option<Fault>, now: Timestamp) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ecr_audit::event::EventName;
 use ecr_audit::event::Repository;
-use ecr_audit::ledger::{CallerId, Ledger, Page, Undecodable};
+use ecr_audit::ledger::{Backend, CallerId, Ledger, Page, Undecodable};
 
 use crate::database::{Database, on_both};
 use crate::record::{Record, at, id, page, repository, span};
@@ -25,6 +25,7 @@ on_both! {
     nodes_are_remembered_by_cluster,
     state_is_set_and_read,
     a_reopened_ledger_knows_what_was_appended,
+    other_processes_hear_of_what_is_new,
 }
 
 async fn all_pulls(ledger: &Ledger, repository: &Repository) -> Vec<ecr_audit::event::Pull> {
@@ -375,4 +376,31 @@ async fn a_reopened_ledger_knows_what_was_appended(database: Database) {
     assert_eq!(all_pulls(&ledger, &repository("shop/web")).await.len(), 1);
     let again = ledger.append(&page(&[Record::pull(1, 5).event()])).await;
     assert_eq!(again.unwrap().new_events, 0);
+}
+
+async fn other_processes_hear_of_what_is_new(database: Database) {
+    let (ledger, other) = (database.open().await, database.open().await);
+    assert!(other.touched().await.unwrap().is_empty());
+    let first = Record::pull(1, 5).event();
+    ledger
+        .append(&page(std::slice::from_ref(&first)))
+        .await
+        .unwrap();
+    let heard = other.touched().await.unwrap();
+    if ledger.backend() == Backend::Sqlite {
+        assert!(heard.is_empty(), "a file has one process");
+        return;
+    }
+    assert_eq!(heard.keys().collect::<Vec<_>>(), [&repository("shop/web")]);
+    ledger
+        .append(&page(std::slice::from_ref(&first)))
+        .await
+        .unwrap();
+    assert_eq!(other.touched().await.unwrap(), heard, "nothing is new");
+    let second = Record::pull(2, 6).event();
+    ledger
+        .append(&page(std::slice::from_ref(&second)))
+        .await
+        .unwrap();
+    assert_ne!(other.touched().await.unwrap(), heard);
 }

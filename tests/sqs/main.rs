@@ -14,6 +14,7 @@ mod support;
 
 mod faults;
 mod proxy;
+mod replicas;
 mod stories;
 mod world;
 
@@ -48,6 +49,7 @@ scenarios! {
     stories::two_readers_of_one_queue_lose_nothing_and_take_nothing_twice,
     stories::what_was_read_before_a_restart_goes_on,
     stories::a_reader_that_is_killed_loses_nothing,
+    replicas::the_leader_judges_what_either_replica_reads,
     faults::what_nobody_can_read_is_left_to_the_queue_and_named,
     faults::a_file_that_is_gone_is_a_gap_and_no_endless_try,
     faults::a_bucket_that_is_missing_is_told_and_holds_its_messages,

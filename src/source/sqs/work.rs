@@ -190,10 +190,12 @@ impl Worker {
             self.skipped();
             return End::Done;
         };
-        let is_wanted = {
-            let spec = self.spec.borrow();
-            spec.wants_bucket(&object.bucket) && spec.wants_account(&file.place.account)
-        };
+        if !self.spec.borrow().wants_bucket(&object.bucket) {
+            // Another trail's, or none: anybody can name a bucket.
+            self.skipped();
+            return End::Done;
+        }
+        let is_wanted = self.spec.borrow().wants_account(&file.place.account);
         if !is_wanted {
             self.skipped();
             let mut cover = self.cover.lock().await;
