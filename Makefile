@@ -68,7 +68,7 @@ testbed: ## build what the tests run against, into the user's cache folder
 	$(TESTBED) python
 	$(TESTBED) binaries
 
-demo: testbed ## show the main job for real: API server, CloudTrail with a story, operator
+demo: testbed ## show the main job for real: API server, CloudTrail with a story, operator, alerts, page
 	$(CARGO) build --locked --bin ecr-audit --example replay --example demo
 	$(CARGO) run --locked --quiet --example demo
 

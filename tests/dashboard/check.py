@@ -210,7 +210,8 @@ def check(base, examples=(), ended=lambda: None):
         sys.exit("there is nothing to ask")
     until([(where, url) for url, where in wanted.items()], ended)
     of = ", ".join(f"{name}={value}" for name, value in chosen.items())
-    print(f"{len(shown)} panels and {len(examples)} examples returned data, of everything and of {of}")
+    also = f" and {len(examples)} examples" if examples else ""
+    print(f"{len(shown)} panels{also} returned data, of everything and of {of}")
 
 
 def main():

@@ -32,7 +32,12 @@ impl Answer {
             None
         } else {
             Some(format!(
-                "Push them again or redeploy; until then do not drain or replace the nodes that run {}.",
+                "Push {} again or redeploy; until then do not drain or replace the nodes that run {}.",
+                if sums.unpullable.len() == 1 {
+                    "it"
+                } else {
+                    "them"
+                },
                 named(&sums.stuck)
             ))
         };
