@@ -21,10 +21,15 @@ test: testbed ## run every test, against a real control plane
 soak: ## kill a process that writes the ledger a thousand times
 	ECR_AUDIT_SOAK=1000 $(CARGO) test --locked --test ledger -- crashes::
 
-.PHONY: bench-files fuzz
+.PHONY: bench-files bench-idle fuzz
 bench-files: ## how fast trail files are read, as ratios to pure inflate
 	$(CARGO) build --release --locked --bin ecr-audit --example inflate
 	python3 benches/files.py target/release/ecr-audit target/release/examples/inflate
+
+bench-idle: ## how soon the operator is ready in an empty cluster, and what memory it holds
+	$(CARGO) build --release --locked --bin ecr-audit
+	$(CARGO) run --locked --quiet --example testbed -- \
+		python3 benches/idle.py target/release/ecr-audit
 
 fuzz: ## fuzz every parser for FUZZ_SECONDS each (3600); needs nightly Rust and cargo-fuzz
 	for target in splitter record reference policy message; do \

@@ -96,7 +96,7 @@ fn roles(world: &World, less: &BTreeSet<(&str, &str)>) -> String {
         if !matches!(role["kind"].as_str(), Some("Role" | "ClusterRole")) {
             continue;
         }
-        let mut rules = vec![];
+        let mut kept = vec![];
         for rule in role["rules"].as_array().unwrap() {
             for resource in rule["resources"].as_array().unwrap() {
                 let mut rule = rule.clone();
@@ -106,11 +106,11 @@ fn roles(world: &World, less: &BTreeSet<(&str, &str)>) -> String {
                     !less.contains(&(verb.as_str().unwrap(), resource.as_str().unwrap()))
                 });
                 if !verbs.is_empty() {
-                    rules.push(rule);
+                    kept.push(rule);
                 }
             }
         }
-        role["rules"] = rules.into();
+        role["rules"] = kept.into();
         documents.push(role.to_string());
     }
     documents.join("\n---\n")
