@@ -199,7 +199,7 @@ impl Controller {
             }
             tokio::select! {
                 () = stop.cancelled() => break,
-                whole = self.pass() => {
+                whole = self.timed_pass() => {
                     retry = (!whole).then(|| {
                         retry.map_or(RETRY.0, |pause: Duration| (pause * 2).min(RETRY.1))
                     });
@@ -290,6 +290,21 @@ impl Controller {
         self.new_facts |= all || !repositories.is_empty();
         self.all_dirty |= all;
         self.dirty.extend(repositories);
+    }
+
+    /// One pass, counted if this process leads.
+    async fn timed_pass(&mut self) -> bool {
+        let began = Instant::now();
+        let whole = self.pass().await;
+        if self.leader_since.is_some() {
+            let result = if whole { "ok" } else { "failed" };
+            let seconds = began.elapsed().as_secs_f64();
+            self.metrics.process(|process| {
+                *process.reconciles.entry(result).or_default() += 1;
+                process.reconcile_seconds += seconds;
+            });
+        }
+        whole
     }
 
     /// One pass. Whether nothing is left to be tried again.

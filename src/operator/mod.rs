@@ -17,6 +17,7 @@ mod visit;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use kube::{Client, Config};
 use tokio::{
     net::TcpListener,
@@ -102,6 +103,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         None => None,
     };
     let metrics = Metrics::new()?;
+    metrics.process(|process| process.started = Some(Timestamp::now()));
     let readiness = Readiness::default();
     let admin = tokio::spawn(admin::serve(
         listener,

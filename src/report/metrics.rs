@@ -17,6 +17,7 @@ use prometheus::{
 };
 
 use super::{
+    process::figures,
     text::plain,
     vocabulary::{ConditionType, Truth},
 };
@@ -106,6 +107,12 @@ pub struct ProcessSeries {
     pub write_errors: BTreeMap<&'static str, u64>,
     /// Writes to the Kubernetes API.
     pub writes: u64,
+    /// Reconciles of all policies by result, since the start.
+    pub reconciles: BTreeMap<&'static str, u64>,
+    /// Seconds that these took.
+    pub reconcile_seconds: f64,
+    /// When the process started.
+    pub started: Option<Timestamp>,
 }
 
 #[derive(Default)]
@@ -498,7 +505,24 @@ fn process_families(process: &ProcessSeries) -> Result<Families, prometheus::Err
     for (reason, count) in &process.write_errors {
         errors.with_label_values(&[*reason]).inc_by(float(*count));
     }
-    Ok(vec![
+    let reconciles = CounterVec::new(
+        Opts::new(
+            "ecr_audit_reconciles_total",
+            "Passes over all policies; `failed` ones are made again.",
+        ),
+        &["result"],
+    )?;
+    for (result, count) in &process.reconciles {
+        reconciles
+            .with_label_values(&[*result])
+            .inc_by(float(*count));
+    }
+    let reconcile_duration = counter(
+        "ecr_audit_reconcile_duration_seconds_total",
+        "Time that these took.",
+        process.reconcile_seconds,
+    )?;
+    let mut families: Families = vec![
         Box::new(build),
         Box::new(leader),
         Box::new(pods),
@@ -506,6 +530,44 @@ fn process_families(process: &ProcessSeries) -> Result<Families, prometheus::Err
         Box::new(duration),
         Box::new(writes),
         Box::new(errors),
+        Box::new(reconciles),
+        Box::new(reconcile_duration),
+    ];
+    families.extend(machine_families(process)?);
+    Ok(families)
+}
+
+/// What the process takes of the machine.
+fn machine_families(process: &ProcessSeries) -> Result<Families, prometheus::Error> {
+    let start = prometheus::Gauge::new(
+        "ecr_audit_process_start_time_seconds",
+        "When the process started, since the epoch.",
+    )?;
+    if let Some(started) = process.started {
+        start.set(seconds(started));
+    }
+    let cpu = prometheus::Counter::new(
+        "ecr_audit_process_cpu_seconds_total",
+        "Time of a processor that the process has taken.",
+    )?;
+    let memory = IntGauge::new(
+        "ecr_audit_process_resident_memory_bytes",
+        "Resident memory of the process.",
+    )?;
+    let fds = IntGauge::new(
+        "ecr_audit_process_open_fds",
+        "Open file descriptors of the process.",
+    )?;
+    if let Some(figures) = figures() {
+        cpu.inc_by(figures.cpu_seconds);
+        memory.set(figures.resident_bytes);
+        fds.set(figures.open_fds);
+    }
+    Ok(vec![
+        Box::new(start),
+        Box::new(cpu),
+        Box::new(memory),
+        Box::new(fds),
     ])
 }
 

@@ -12,6 +12,7 @@ pub mod judgement;
 pub mod metrics;
 pub mod objects;
 pub mod page;
+mod process;
 pub mod sentence;
 pub mod status;
 pub mod table;

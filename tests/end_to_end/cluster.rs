@@ -92,12 +92,12 @@ pub(crate) async fn missing_and_older_definitions_are_named_and_waited_for() {
 fn roles(world: &World, less: &BTreeSet<(&str, &str)>) -> String {
     let mut documents = vec![];
     for object in &world.release.objects {
-        let mut role = object.clone();
-        if !matches!(role["kind"].as_str(), Some("Role" | "ClusterRole")) {
+        let mut narrowed = object.clone();
+        if !matches!(narrowed["kind"].as_str(), Some("Role" | "ClusterRole")) {
             continue;
         }
         let mut kept = vec![];
-        for rule in role["rules"].as_array().unwrap() {
+        for rule in object["rules"].as_array().unwrap() {
             for resource in rule["resources"].as_array().unwrap() {
                 let mut rule = rule.clone();
                 rule["resources"] = json!([resource]);
@@ -110,8 +110,8 @@ fn roles(world: &World, less: &BTreeSet<(&str, &str)>) -> String {
                 }
             }
         }
-        role["rules"] = kept.into();
-        documents.push(role.to_string());
+        narrowed["rules"] = kept.into();
+        documents.push(narrowed.to_string());
     }
     documents.join("\n---\n")
 }

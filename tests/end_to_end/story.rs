@@ -84,6 +84,17 @@ pub(crate) async fn the_story_is_told_from_cloudtrail_to_kubectl() {
     ] {
         expect_line(&metrics, line);
     }
+    for series in [
+        "ecr_audit_reconciles_total{result=\"ok\"}",
+        "ecr_audit_process_resident_memory_bytes",
+        "ecr_audit_process_cpu_seconds_total",
+        "ecr_audit_process_open_fds",
+        "ecr_audit_process_start_time_seconds",
+    ] {
+        let line = metrics.iter().find_map(|line| line.strip_prefix(series));
+        let value: f64 = line.unwrap().trim().parse().unwrap();
+        assert!(value > 0.0, "{series} {value}");
+    }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let (status, page) = operator.get(world.release.probe(probe)).await;
         assert_eq!(status, 200, "{probe}: {page}");
