@@ -3,9 +3,11 @@
 //! One task owns all of it. What waits for AWS or the ledger are futures that it polls together;
 //! what is held at a time is bounded, so a backlog stays in the queue, where it is safe.
 
+mod show;
+
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +16,7 @@ use futures::{
     future::{BoxFuture, FutureExt},
     stream::FuturesUnordered,
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::debug;
 
@@ -22,10 +24,9 @@ use super::{
     client::{Attributes, BATCH, Received},
     faults::Task,
     message::{self, Content},
-    reader::clients,
     work::{End, KIND, Worker},
 };
-use crate::source::{Board, Health, Proof, Reason, fault::Fault};
+use crate::source::{Board, fault::Fault};
 
 /// The most messages that are held at a time.
 const MOST_HELD: usize = 100;
@@ -37,11 +38,6 @@ const TICK: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_secs(10);
 /// How often coverage moves on.
 const CLAIM: Duration = Duration::from_secs(30);
-/// Credentials are found anew no more often than this.
-const RENEWAL: Duration = Duration::from_secs(5);
-/// How long a message that nobody can read is told as a fault.
-const POISON: Duration = Duration::from_mins(2);
-
 /// A message that was received and not yet deleted.
 struct Held {
     id: String,
@@ -423,99 +419,5 @@ impl<'w> Loop<'w> {
             };
             self.calls.push(claim.boxed());
         }
-    }
-
-    /// Notes a fault; where it may lie in the credentials, they are found anew.
-    fn failed(&mut self, task: Task, fault: Fault) -> Duration {
-        let may_renew = matches!(
-            fault.reason,
-            Reason::ExpiredToken
-                | Reason::AccessDenied
-                | Reason::AssumeRoleFailed
-                | Reason::NoCredentials
-        );
-        let wait = self.worker.failed(task, fault);
-        if may_renew {
-            self.renew();
-        }
-        wait
-    }
-
-    fn renew(&mut self) {
-        if self.renewed.elapsed() < RENEWAL {
-            return;
-        }
-        self.renewed = Instant::now();
-        let worker = self.worker;
-        let renew = async move {
-            let spec = worker.spec.borrow().clone();
-            // If that fails, too, the next request says why.
-            if let Ok(clients) = Box::pin(clients(&spec)).await {
-                let mut have = worker
-                    .clients
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                *have = Arc::new(clients);
-            }
-            Called::Renewed
-        };
-        self.calls.push(renew.boxed());
-    }
-
-    /// Shows how the queue is, where that has changed.
-    fn publish(&mut self) {
-        let worker = self.worker;
-        if self
-            .poisoned
-            .is_some_and(|poisoned| poisoned.elapsed() > POISON.max(self.attributes.visibility * 2))
-        {
-            self.poisoned = None;
-            worker.works(&Task::Messages);
-        }
-        let (last_success, was_drained) = (self.last_success, self.was_drained);
-        let error = worker.faults().worst();
-        let may_renew = error.as_ref().is_some_and(|error| {
-            matches!(error.reason, Reason::ExpiredToken | Reason::AccessDenied)
-        });
-        if may_renew && self.renewed.elapsed() >= Duration::from_secs(30) {
-            // Also where it is the bucket that refuses.
-            self.renew();
-        }
-        self.health.modify(|health| {
-            health.last_success = last_success;
-            health.last_error.clone_from(&error);
-            health.names_all = was_drained;
-        });
-        let Ok(cover) = worker.cover.try_lock() else {
-            return;
-        };
-        if !worker.moved.swap(false, Ordering::Relaxed) {
-            return;
-        }
-        let spec = worker.spec.borrow().clone();
-        let places: Vec<_> = cover
-            .places()
-            .filter(|place| spec.wants_account(&place.account))
-            .map(|place| {
-                Arc::new(Health {
-                    account: Some(place.account.clone()),
-                    region: place.region.clone(),
-                    last_success,
-                    coverage: cover.read(place),
-                    gaps: cover.gaps(place),
-                    proof: Proof::Delivery,
-                    poll_period: spec.poll_period.max(
-                        SignedDuration::try_from(self.claim_period).unwrap_or(spec.poll_period),
-                    ),
-                    ..Health::new(&spec)
-                })
-            })
-            .collect();
-        // Many places are moved on less often: each is a write.
-        let cost = Duration::from_millis(20) * u32::try_from(places.len()).unwrap_or(u32::MAX);
-        self.claim_period = CLAIM.max(cost);
-        drop(cover);
-        self.health.places(places);
-        worker.changes.health();
     }
 }
