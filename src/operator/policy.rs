@@ -105,11 +105,11 @@ pub(super) fn validate(spec: &EcrAuditPolicySpec) -> Result<Compiled, Fault> {
     Ok(Compiled {
         rules,
         scope,
-        sources: sources.collect::<Result<_, _>>()?,
+        sources: sources.collect(),
     })
 }
 
-fn compile_source(source: Source) -> Result<CompiledSource, Fault> {
+fn compile_source(source: Source) -> CompiledSource {
     let Source {
         name,
         accounts,
@@ -118,26 +118,17 @@ fn compile_source(source: Source) -> Result<CompiledSource, Fault> {
         sqs,
         s3,
     } = source;
-    let unsupported = |kind| Fault {
-        reason: Reason::SourceUnsupported,
-        message: format!(
-            "source {name} is of the kind {kind}, which this version cannot read; use lookupEvents"
-        ),
-    };
     let how = match (lookup_events, s3, sqs) {
-        (_, Some(s3), _) => {
-            let _ = How::S3(s3);
-            return Err(unsupported("s3"));
-        }
+        (_, Some(s3), _) => How::S3(s3),
         (_, _, Some(sqs)) => How::Sqs(sqs),
         (lookup, None, None) => How::LookupEvents(lookup.unwrap_or_default()),
     };
-    Ok(CompiledSource {
+    CompiledSource {
         name,
         accounts: accounts.map(|ids| ids.iter().map(|id| id.as_str().into()).collect()),
         assume_role: assume_role.map(Arc::new),
         how,
-    })
+    }
 }
 
 impl CompiledSource {

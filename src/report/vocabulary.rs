@@ -100,7 +100,6 @@ reasons! {
     Retained: "No running image has been removed since `status.coveredSince`.",
     AsExpected: "Everybody who pulled or pushed within the lookback is expected.",
     InvalidSpec: "The spec cannot be judged; the message names the field.",
-    SourceUnsupported: "This version cannot read a source of this kind.",
     NotVisited: "The operator has not judged the policy yet.",
     InventoryNotSynced: "The pods that run are not known yet.",
     Forbidden: "The Kubernetes API refuses the operator a verb on a resource.",

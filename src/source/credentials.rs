@@ -68,7 +68,6 @@ pub(crate) async fn access(key: &PollerKey) -> Result<Access, Fault> {
 }
 
 /// Region and credentials alone: for buckets and queues it does not matter whose account it is.
-#[allow(dead_code, reason = "the readers of buckets and queues come next")]
 pub(crate) async fn config(key: &PollerKey) -> Result<SdkConfig, Fault> {
     if key.region.is_empty() {
         return Err(Fault::new(Reason::NoRegion, "no region to read is known"));

@@ -11,6 +11,7 @@ mod health;
 pub mod lookup_events;
 mod pollers;
 mod quota;
+mod s3;
 mod spec;
 pub mod sqs;
 mod store;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Board, Counters, Health, Origin, PollerKey, PollerSpec, Store, lookup_events,
     quota::{Limiters, PACE},
-    sqs,
+    s3, sqs,
     trail::Objects,
 };
 use crate::event::Repository;
@@ -189,8 +189,18 @@ impl Pollers {
                 }
                 .run(),
             ),
-            // No policy gets here: see `SourceUnsupported`.
-            Origin::S3 { .. } => tokio::spawn(std::future::ready(())),
+            Origin::S3 { .. } => tokio::spawn(
+                s3::Reader {
+                    store: self.store.clone(),
+                    objects: self.objects.clone(),
+                    changes: self.changes.clone(),
+                    counters: self.counters.clone(),
+                    spec: spec_of,
+                    health,
+                    stop: stop.clone(),
+                }
+                .run(),
+            ),
         };
         Running {
             spec: wanted,

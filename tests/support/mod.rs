@@ -40,6 +40,7 @@ pub mod prometheus;
 pub mod records;
 pub mod replay;
 pub mod servers;
+pub mod trail;
 
 pub use access::Access;
 pub use chart::Release;
@@ -50,3 +51,4 @@ pub use poll::eventually;
 pub use postgres::Postgres;
 pub use prometheus::Prometheus;
 pub use replay::Replay;
+pub use trail::Trail;

@@ -2,8 +2,6 @@
 //!
 //! The forms are told apart, and the records found, by the same code that reads files.
 
-#![allow(dead_code, reason = "the readers of buckets and queues come next")]
-
 use std::io::{self, Read};
 
 use libdeflater::Decompressor;
@@ -49,6 +47,15 @@ impl Default for Memory {
 
 /// Hands every record of ECR in the object to `record`.
 pub(crate) fn read(input: &[u8], memory: &mut Memory, record: &mut dyn FnMut(&[u8])) -> Content {
+    read_within(input, memory, (WHOLE, MOST), record)
+}
+
+fn read_within(
+    input: &[u8],
+    memory: &mut Memory,
+    (at_once, most): (usize, u64),
+    record: &mut dyn FnMut(&[u8]),
+) -> Content {
     let mut found = OfObject {
         record,
         too_long: vec![],
@@ -57,7 +64,7 @@ pub(crate) fn read(input: &[u8], memory: &mut Memory, record: &mut dyn FnMut(&[u
     let Memory { inflate, text } = memory;
     let is_gzip = input.starts_with(&gzip::MAGIC);
     let whole = if is_gzip {
-        gzip::inflate_whole(inflate, input, text, WHOLE)
+        gzip::inflate_whole(inflate, input, text, at_once)
     } else {
         Some(input)
     };
@@ -68,7 +75,7 @@ pub(crate) fn read(input: &[u8], memory: &mut Memory, record: &mut dyn FnMut(&[u
         let mut source = Hashed {
             source: Members::new(input),
             hash: Sha256::new(),
-            left: MOST,
+            left: most,
         };
         Documents::new(&mut Window::stream(&mut source, text), &mut found).read();
         source.hash.finalize().into()
@@ -132,5 +139,71 @@ impl<R: Read> Read for Hashed<R> {
             .ok_or_else(|| io::Error::other(Fault::TooMuch))?;
         self.hash.update(bytes.get(..read).unwrap_or_default());
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    const RECORD: &str = r#"{"eventSource":"ecr.amazonaws.com","eventName":"x","eventID":"1"}"#;
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn read_both(input: &[u8]) -> [(usize, Content); 2] {
+        // At once, and through the window.
+        [1 << 20, 0].map(|at_once| {
+            let mut records = 0;
+            let mut count = |_: &[u8]| records += 1;
+            let bounds = (at_once, 4 << 20);
+            let content = read_within(input, &mut Memory::default(), bounds, &mut count);
+            (records, content)
+        })
+    }
+
+    #[test]
+    fn the_hash_is_that_of_the_text_however_it_is_read() {
+        let text = format!(r#"{{"Records":[{RECORD},{{"eventSource":"s3"}},{RECORD}]}}"#);
+        let hash: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+        for (records, content) in read_both(&gzip(text.as_bytes())) {
+            assert_eq!((records, content.hash, content.fault), (2, hash, None));
+        }
+        let (records, content) = &read_both(text.as_bytes())[0];
+        assert_eq!((*records, content.hash), (2, hash));
+    }
+
+    #[test]
+    fn what_expands_without_end_ends_in_a_fault_and_in_bounded_memory() {
+        let mut text = format!(r#"{{"Records":[{RECORD},"#).into_bytes();
+        text.resize(16 << 20, b' ');
+        let bomb = gzip(&text);
+        assert!(bomb.len() < 200_000);
+        let mut memory = Memory::default();
+        let content = read_within(&bomb, &mut memory, (1 << 20, 4 << 20), &mut |_| {});
+        assert!(content.fault.unwrap().contains("expands"));
+        assert!(memory.text.capacity() <= 8 << 20);
+        assert!(super::text(&bomb, 1 << 20).unwrap_err().contains("expands"));
+    }
+
+    #[test]
+    fn what_is_damaged_cut_off_or_something_else_is_a_fault() {
+        let whole = gzip(format!(r#"{{"Records":[{RECORD}]}}"#).as_bytes());
+        let cut = &whole[..whole.len() - 12];
+        let mut damaged = whole.clone();
+        damaged[14] ^= 0xff;
+        let trailing = [&*whole, b"more"].concat();
+        for input in [cut, &damaged, &trailing, b"", b"<html>", &gzip(b"")] {
+            for (_, content) in read_both(input) {
+                assert!(content.fault.is_some(), "{content:?}");
+            }
+        }
     }
 }

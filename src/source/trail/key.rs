@@ -21,7 +21,7 @@ const MAX_KEY: usize = 1024;
 /// The longest unique part of a file's name that is taken; CloudTrail writes 16 characters.
 const MAX_UNIQUE: usize = 64;
 /// The folder below the prefix.
-pub(super) const LOGS: &str = "AWSLogs";
+pub(crate) const LOGS: &str = "AWSLogs";
 
 /// A log file of a trail.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,12 +143,12 @@ fn is_number(text: &str, digits: usize) -> bool {
 }
 
 /// Whether a text is an AWS account's id.
-pub(super) fn is_account(text: &str) -> bool {
+pub(crate) fn is_account(text: &str) -> bool {
     is_number(text, 12)
 }
 
 /// Whether a text has the form of a region's name, as `us-east-1` has.
-pub(super) fn is_region(text: &str) -> bool {
+pub(crate) fn is_region(text: &str) -> bool {
     let mut parts = text.split('-').rev();
     let number = parts.next().unwrap_or_default();
     let words: Vec<&str> = parts.collect();
@@ -163,7 +163,7 @@ pub(super) fn is_region(text: &str) -> bool {
 }
 
 /// Whether a text has the form of an organization's id.
-pub(super) fn is_organization(text: &str) -> bool {
+pub(crate) fn is_organization(text: &str) -> bool {
     text.strip_prefix("o-").is_some_and(|id| {
         (4..=32).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
     })

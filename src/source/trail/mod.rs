@@ -5,16 +5,13 @@
 //! them. A name is taken apart and checked, and only one that follows the trail's layout is asked
 //! for; sizes are bounded, also after decompression.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "the readers of buckets and queues come next"
-)]
-
+mod chain;
 mod digest;
 mod key;
 mod objects;
 
-pub(crate) use digest::Digest;
+pub(crate) use chain::{Looker, SETTLING, gap_of, hour_before, missed, missed_by};
+use digest::Digest;
 pub use key::{DigestFile, LogFile, ObjectKey};
+pub(crate) use key::{LOGS, is_account, is_organization, is_region};
 pub(crate) use objects::{Objects, Read, name_of, trail};

@@ -1,0 +1,134 @@
+//! A trail's bucket on the emulator, filled as CloudTrail fills it.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use aws_sdk_s3::Client;
+use flate2::{Compression, write::GzEncoder};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::records::REGION;
+
+/// A bucket, and what the trail's account folders lie in.
+#[derive(Clone)]
+pub struct Trail {
+    pub client: Client,
+    pub bucket: String,
+    /// `[prefix/]AWSLogs[/o-id]`.
+    pub root: String,
+}
+
+/// A log file that was put there.
+#[derive(Clone, Debug)]
+pub struct Delivered {
+    pub key: String,
+    pub text: String,
+}
+
+pub fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn day(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::UTC)
+        .strftime("%Y/%m/%d")
+        .to_string()
+}
+
+impl Trail {
+    /// A new bucket on the server that the environment names.
+    pub async fn new(bucket: &str, root: &str) -> Self {
+        let config = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+        let config = aws_sdk_s3::config::Builder::from(&config)
+            .force_path_style(true)
+            .build();
+        let client = Client::from_conf(config);
+        client.create_bucket().bucket(bucket).send().await.unwrap();
+        Self {
+            client,
+            bucket: bucket.to_owned(),
+            root: root.to_owned(),
+        }
+    }
+
+    pub async fn put(&self, key: &str, body: Vec<u8>) {
+        let object = self.client.put_object().bucket(&self.bucket).key(key);
+        object.body(body.into()).send().await.unwrap();
+    }
+
+    pub async fn delete(&self, key: &str) {
+        let object = self.client.delete_object().bucket(&self.bucket).key(key);
+        object.send().await.unwrap();
+    }
+
+    /// The key of a log file.
+    pub fn key(&self, account: &str, delivered: Timestamp) -> String {
+        let time = delivered.to_zoned(TimeZone::UTC).strftime("%Y%m%dT%H%MZ");
+        format!(
+            "{}/{account}/CloudTrail/{REGION}/{}/{account}_CloudTrail_{REGION}_{time}_{:016x}.json.gz",
+            self.root,
+            day(delivered),
+            rand::random::<u64>()
+        )
+    }
+
+    /// Delivers a log file with these records.
+    pub async fn deliver(
+        &self,
+        account: &str,
+        delivered: Timestamp,
+        records: &[Value],
+    ) -> Delivered {
+        let key = self.key(account, delivered);
+        let text = json!({ "Records": records }).to_string();
+        self.put(&key, gzip(text.as_bytes())).await;
+        Delivered { key, text }
+    }
+
+    /// Delivers the digest file of the hour that ends then, which names `previous` as the one
+    /// before it; its key.
+    pub async fn digest(
+        &self,
+        account: &str,
+        end: Timestamp,
+        files: &[&Delivered],
+        previous: Option<&str>,
+    ) -> String {
+        let time = end.to_zoned(TimeZone::UTC).strftime("%Y%m%dT%H%M%SZ");
+        let key = format!(
+            "{}/{account}/CloudTrail-Digest/{REGION}/{}/\
+             {account}_CloudTrail-Digest_{REGION}_org_{REGION}_{time}.json.gz",
+            self.root,
+            day(end)
+        );
+        let listed = files.iter().map(|file| {
+            let hash = Sha256::digest(file.text.as_bytes());
+            let hash = hash.iter().fold(String::new(), |mut text, byte| {
+                let _ = write!(text, "{byte:02x}");
+                text
+            });
+            json!({
+                "s3Bucket": self.bucket,
+                "s3Object": file.key,
+                "hashValue": hash,
+                "hashAlgorithm": "SHA-256",
+            })
+        });
+        let text = json!({
+            "awsAccountId": account,
+            "digestStartTime": (end - SignedDuration::from_hours(1)).to_string(),
+            "digestEndTime": end.to_string(),
+            "digestS3Bucket": self.bucket,
+            "digestS3Object": key,
+            "previousDigestS3Bucket": self.bucket,
+            "previousDigestS3Object": previous,
+            "logFiles": listed.collect::<Vec<_>>(),
+        });
+        self.put(&key, gzip(text.to_string().as_bytes())).await;
+        key
+    }
+}
