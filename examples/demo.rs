@@ -143,6 +143,52 @@ async fn show_alerts(prometheus: &mut Prometheus) {
     }
 }
 
+async fn the_history_is_read(admin: &Access, operator: &mut servers::Server) {
+    let read = eventually("the history is read", Duration::from_mins(5), async || {
+        if let Some(failure) = operator.failure() {
+            panic!("the operator ended: {failure}");
+        }
+        let shown = admin
+            .kubectl([
+                "get",
+                "eap",
+                "production",
+                "-o",
+                "jsonpath={.status.conditions[?(@.type=='EvidenceComplete')]}",
+            ])
+            .await;
+        if shown.contains(r#""status":"True""#) {
+            Ok(())
+        } else {
+            Err(shown)
+        }
+    });
+    read.await;
+}
+
+async fn both_are_found(admin: &Access) {
+    let seen = eventually("both are found", Duration::from_mins(2), async || {
+        let shown = admin.kubectl(["get", "eaf", "-A"]).await;
+        let found = shown.contains("UnexpectedPull")
+            && shown.contains("ImageExpired")
+            && shown.contains("Unpullable");
+        if found { Ok(()) } else { Err(shown) }
+    });
+    seen.await;
+}
+
+fn show_metrics(address: &str) {
+    println!("$ curl http://{address}/metrics | grep -E 'ecr_audit_(images|findings)'");
+    let metrics = get(address, "/metrics").unwrap_or_default();
+    let wanted = ["ecr_audit_images{", "ecr_audit_findings{"];
+    for line in metrics
+        .lines()
+        .filter(|line| wanted.iter().any(|name| line.starts_with(name)))
+    {
+        println!("{line}");
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -186,26 +232,7 @@ async fn main() -> ExitCode {
         &["apply", "-f", story("policy.yaml").to_str().unwrap()],
     )
     .await;
-    let read = eventually("the history is read", Duration::from_mins(5), async || {
-        if let Some(failure) = operator.failure() {
-            panic!("the operator ended: {failure}");
-        }
-        let shown = admin
-            .kubectl([
-                "get",
-                "eap",
-                "production",
-                "-o",
-                "jsonpath={.status.conditions[?(@.type=='EvidenceComplete')]}",
-            ])
-            .await;
-        if shown.contains(r#""status":"True""#) {
-            Ok(())
-        } else {
-            Err(shown)
-        }
-    });
-    read.await;
+    the_history_is_read(&admin, &mut operator).await;
     show(&admin, &["get", "eap"]).await;
 
     say("3. A role that nobody expects pulls shop/web:v1; then a lifecycle rule expires it");
@@ -214,14 +241,7 @@ async fn main() -> ExitCode {
             .add_as_of(AS_OF, &fs::read_to_string(story(events)).unwrap())
             .await;
     }
-    let seen = eventually("both are found", Duration::from_mins(2), async || {
-        let shown = admin.kubectl(["get", "eaf", "-A"]).await;
-        let found = shown.contains("UnexpectedPull")
-            && shown.contains("ImageExpired")
-            && shown.contains("Unpullable");
-        if found { Ok(()) } else { Err(shown) }
-    });
-    seen.await;
+    both_are_found(&admin).await;
     show(&admin, &["get", "eap"]).await;
     println!();
     show(&admin, &["get", "eaf", "-A"]).await;
@@ -230,15 +250,7 @@ async fn main() -> ExitCode {
     show(&admin, &["get", "eap", "production", "-o", conditions]).await;
 
     say("4. The same, for Prometheus");
-    println!("$ curl http://{address}/metrics | grep -E 'ecr_audit_(images|findings)'");
-    let metrics = get(&address, "/metrics").unwrap_or_default();
-    let wanted = ["ecr_audit_images{", "ecr_audit_findings{"];
-    for line in metrics
-        .lines()
-        .filter(|line| wanted.iter().any(|name| line.starts_with(name)))
-    {
-        println!("{line}");
-    }
+    show_metrics(&address);
 
     say("5. The chart's alerts, in a Prometheus that scrapes the operator");
     let mut prometheus = None;
