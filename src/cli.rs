@@ -12,6 +12,7 @@ mod principals;
 use std::{
     io::{self, IsTerminal, Write},
     net::SocketAddr,
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -59,6 +60,9 @@ pub struct RunArgs {
         hide_env_values = true
     )]
     pub ledger: String,
+    /// File that holds the password of a PostgreSQL ledger. It is read again for new connections.
+    #[arg(long, env = "ECR_AUDIT_LEDGER_PASSWORD_FILE", value_name = "FILE")]
+    pub ledger_password_file: Option<PathBuf>,
     /// Address of `/healthz`, `/readyz` and `/metrics`.
     #[arg(
         long,
@@ -149,6 +153,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     logging(args.log_format);
     runtime()?.block_on(operator::run(operator::Options {
         ledger: args.ledger,
+        ledger_password: args.ledger_password_file,
         listen: args.listen,
         lookup_pace: Duration::from_secs_f64(1.0 / args.lookups_per_second),
         status_listen: args.status_listen.0,

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use sqlx::{Any, AssertSqlSafe, Row as _, Transaction};
 
 use super::{
-    Ledger, LedgerError, coverage,
+    APPEND, InTime as _, Ledger, LedgerError, coverage,
     intern::{Ids, Interned},
     key::{call_key, event_key, pack},
     remember,
@@ -103,7 +103,7 @@ impl Ledger {
     ) -> Result<Appended, LedgerError> {
         let mut pause = Duration::from_millis(10);
         for _ in 1..ATTEMPTS {
-            match self.append_once(page, file).await {
+            match self.append_once(page, file).within(APPEND).await {
                 Err(error) if error.is_collision() => {
                     tracing::debug!(%error, "append again");
                     tokio::time::sleep(pause).await;
@@ -112,7 +112,7 @@ impl Ledger {
                 result => return result,
             }
         }
-        self.append_once(page, file).await
+        self.append_once(page, file).within(APPEND).await
     }
 
     async fn append_once(

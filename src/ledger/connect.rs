@@ -1,6 +1,12 @@
 //! From the text that names a ledger to a pool of connections.
 
-use std::{str::FromStr as _, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    str::FromStr as _,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use sqlx::{
     AnyConnection, AnyPool, ConnectOptions as _, Connection as _,
@@ -31,6 +37,15 @@ const SQLITE_SETTINGS: &str = "
     PRAGMA cache_size = -8192;
     PRAGMA temp_store = MEMORY;
     PRAGMA journal_size_limit = 67108864;";
+
+/// Settings of each PostgreSQL connection: no statement of ours takes that long, and one that waits
+/// for a client that is gone, or for its locks, must not hold up the others.
+const POSTGRES_SETTINGS: &str = "
+    SET statement_timeout = '50s';
+    SET idle_in_transaction_session_timeout = '60s'";
+
+/// How often the file with the password is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long a connection may take, or one of the pool may be busy.
 const MOST_WAIT: Duration = Duration::from_secs(10);
@@ -75,14 +90,86 @@ fn address(text: &str) -> Result<(String, Backend), LedgerError> {
     Ok((format!("sqlite:{literal}?mode=rwc"), Backend::Sqlite))
 }
 
-pub(super) async fn connect(text: &str) -> Result<(AnyPool, Backend), LedgerError> {
+/// A password that stands in a file of its own, which somebody may replace at any time.
+#[derive(Debug)]
+pub(super) struct PasswordFile {
+    file: PathBuf,
+    /// What connections are made with, but for the password.
+    options: AnyConnectOptions,
+    /// When it was looked at last, and what was there.
+    last: Mutex<(Instant, String)>,
+}
+
+impl PasswordFile {
+    fn new(file: PathBuf, options: AnyConnectOptions) -> Result<Self, LedgerError> {
+        let password = read_password(&file)?;
+        Ok(Self {
+            file,
+            options,
+            last: Mutex::new((Instant::now(), password)),
+        })
+    }
+
+    fn options(&self, password: &str) -> Result<AnyConnectOptions, LedgerError> {
+        let mut options = self.options.clone();
+        // The URL's own encoding takes a percent sign for one that is encoded already.
+        let password = password.replace('%', "%25");
+        match options.database_url.set_password(Some(&password)) {
+            Ok(()) => Ok(options),
+            Err(()) => Err(LedgerError::Address {
+                reason: "a URL that can have no password".to_owned(),
+            }),
+        }
+    }
+
+    /// Has the pool connect with the password that is in the file now.
+    pub(super) fn refresh(&self, pool: &AnyPool) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.0.elapsed() < LOOK {
+            return;
+        }
+        last.0 = Instant::now();
+        // One that is just being replaced is there a moment later.
+        if let Ok(password) = read_password(&self.file)
+            && password != last.1
+            && let Ok(options) = self.options(&password)
+        {
+            tracing::info!("the ledger's password has changed");
+            pool.set_connect_options(options);
+            last.1 = password;
+        }
+    }
+}
+
+/// The file's text without the end of its line, which editors add.
+fn read_password(file: &PathBuf) -> Result<String, LedgerError> {
+    let text = fs::read_to_string(file).map_err(|error| LedgerError::PasswordFile {
+        file: file.display().to_string(),
+        reason: error.kind().to_string(),
+    })?;
+    Ok(text.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+/// A pool, which database it is of, and where its password comes from if not from the text.
+pub(super) async fn connect(
+    text: &str,
+    password: Option<PathBuf>,
+) -> Result<(AnyPool, Backend, Option<PasswordFile>), LedgerError> {
     sqlx::any::install_default_drivers();
     let (url, backend) = address(text)?;
-    let options = AnyConnectOptions::from_str(&url)
+    let mut options = AnyConnectOptions::from_str(&url)
         .map_err(|_| LedgerError::Address {
             reason: "a malformed URL".to_owned(),
         })?
         .disable_statement_logging();
+    let password = match password.filter(|_| backend == Backend::Postgres) {
+        Some(file) => {
+            let password = PasswordFile::new(file.clone(), options)?;
+            options = password.options(&read_password(&file)?)?;
+            Some(password)
+        }
+        None => None,
+    };
     // One connection first, outside the pool: a pool tries again and again, and in the end reports
     // that it took too long.
     let mut first = tokio::time::timeout(MOST_WAIT, options.connect())
@@ -102,7 +189,7 @@ pub(super) async fn connect(text: &str) -> Result<(AnyPool, Backend), LedgerErro
         .before_acquire(|connection, _| Box::pin(is_free(connection)))
         .after_connect(move |connection, _| Box::pin(set_up(backend, connection)))
         .connect_lazy_with(options);
-    Ok((pool, backend))
+    Ok((pool, backend, password))
 }
 
 /// Whether a connection is in no transaction. A full disk makes SQLite roll back by itself; sqlx
@@ -117,8 +204,10 @@ async fn is_free(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
 }
 
 async fn set_up(backend: Backend, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
-    if backend == Backend::Sqlite {
-        sqlx::raw_sql(SQLITE_SETTINGS).execute(connection).await?;
-    }
+    let settings = match backend {
+        Backend::Sqlite => SQLITE_SETTINGS,
+        Backend::Postgres => POSTGRES_SETTINGS,
+    };
+    sqlx::raw_sql(settings).execute(connection).await?;
     Ok(())
 }

@@ -12,6 +12,17 @@ pub enum LedgerError {
         /// What is wrong with it, without the text itself, which may hold a password.
         reason: String,
     },
+    /// The file that holds the password cannot be read.
+    #[error("the ledger's password file {file} cannot be read: {reason}")]
+    PasswordFile {
+        /// The file.
+        file: String,
+        /// Why.
+        reason: String,
+    },
+    /// The database did not answer in time; what it was asked may have been done or not.
+    #[error("the ledger cannot be reached: no answer within {0} s")]
+    Silent(u64),
     /// A newer version of this program made the ledger, and this one would misread it.
     #[error(
         "the ledger has schema version {found} and needs a program that knows version {needed}; \
@@ -67,6 +78,7 @@ impl LedgerError {
     pub const fn category(&self) -> &'static str {
         match self {
             Self::Address { .. } => "InvalidAddress",
+            Self::PasswordFile { .. } => "PasswordFile",
             Self::NewerVersion { .. } => "NewerVersion",
             Self::ReadOnly(_) => "ReadOnly",
             Self::DiskFull(_) => "DiskFull",
@@ -75,7 +87,7 @@ impl LedgerError {
             Self::Locked(_) => "Locked",
             Self::CannotOpen(_) => "CannotOpen",
             Self::AccessDenied(_) => "AccessDenied",
-            Self::Unavailable(_) => "Unavailable",
+            Self::Unavailable(_) | Self::Silent(_) => "Unavailable",
             Self::Unreadable { .. } => "Unreadable",
             Self::Database(_) => "DatabaseError",
         }

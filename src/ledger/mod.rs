@@ -12,6 +12,7 @@
 mod append;
 mod connect;
 mod coverage;
+mod cursor;
 mod error;
 mod intern;
 mod key;
@@ -23,20 +24,26 @@ mod store;
 mod touched;
 mod trail;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use sqlx::{Any, AnyPool, Transaction};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 
 pub use append::{Appended, Page, Undecodable};
 pub use connect::Backend;
 pub use coverage::Coverage;
+pub use cursor::Cursor;
 pub use error::LedgerError;
 pub use read::{CallerId, TagTarget, TargetId};
 pub use remember::{KeptRecord, UnreadCount};
 pub use schema::SCHEMA_VERSION;
 
+use connect::PasswordFile;
 use intern::Interned;
+
+/// How long the database may take to answer. A server behind a network that lets nothing through
+/// would be waited for for ever; PostgreSQL itself ends statements before.
+const ANSWER: Duration = Duration::from_mins(1);
 
 /// The ledger: a pool of connections to one database. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -48,6 +55,7 @@ pub struct Ledger {
 struct Inner {
     pool: AnyPool,
     backend: Backend,
+    password: Option<PasswordFile>,
     /// SQLite has one writer; waiting here is fair, waiting at its lock is not.
     writer: Mutex<()>,
     /// Ids of what committed transactions have stored.
@@ -60,12 +68,19 @@ impl Ledger {
     ///
     /// A path that does not exist becomes a new, empty ledger; its folder must exist.
     pub async fn open(url: &str) -> Result<Self, LedgerError> {
-        let (pool, backend) = connect::connect(url).await?;
-        schema::migrate(&pool, backend).await?;
+        Self::open_with(url, None).await
+    }
+
+    /// The same, with the password of PostgreSQL from a file. It is read again for new connections:
+    /// a password can be changed while this runs.
+    pub async fn open_with(url: &str, password: Option<PathBuf>) -> Result<Self, LedgerError> {
+        let (pool, backend, password) = connect::connect(url, password).await?;
+        schema::migrate(&pool, backend).in_time().await?;
         Ok(Self {
             inner: Arc::new(Inner {
                 pool,
                 backend,
+                password,
                 writer: Mutex::new(()),
                 interned: Interned::default(),
             }),
@@ -83,12 +98,18 @@ impl Ledger {
     }
 
     fn pool(&self) -> &AnyPool {
+        if let Some(password) = &self.inner.password {
+            password.refresh(&self.inner.pool);
+        }
         &self.inner.pool
     }
 
     /// Begins a transaction that will write.
     async fn begin(&self) -> Result<Transaction<'static, Any>, LedgerError> {
-        Ok(self.pool().begin_with(self.backend().begin_write()).await?)
+        self.pool()
+            .begin_with(self.backend().begin_write())
+            .in_time()
+            .await
     }
 
     /// Held while a transaction writes, where the database lets only one do so.
@@ -96,6 +117,36 @@ impl Ledger {
         match self.backend() {
             Backend::Sqlite => Some(self.inner.writer.lock().await),
             Backend::Postgres => None,
+        }
+    }
+}
+
+/// How long the page of a large file may take.
+const APPEND: Duration = Duration::from_mins(5);
+
+/// Waits for the database, but not for ever.
+trait InTime: Sized {
+    /// What it answers.
+    type Answer;
+    fn within(
+        self,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Self::Answer, LedgerError>> + Send;
+    fn in_time(self) -> impl Future<Output = Result<Self::Answer, LedgerError>> + Send {
+        self.within(ANSWER)
+    }
+}
+
+impl<T, E, F> InTime for F
+where
+    F: Future<Output = Result<T, E>> + Send,
+    LedgerError: From<E>,
+{
+    type Answer = T;
+    async fn within(self, limit: Duration) -> Result<T, LedgerError> {
+        match timeout(limit, self).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(LedgerError::Silent(limit.as_secs())),
         }
     }
 }

@@ -3,14 +3,16 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::Instant,
 };
 
 use sqlx::{AssertSqlSafe, Row as _, any::AnyRow};
 
 use super::{
-    Ledger, LedgerError,
+    InTime as _, Ledger, LedgerError,
     append::{CORRECTION, DENIED},
     coverage::timestamp,
+    cursor::Cursor,
     intern::repository_digest,
     key::{unpack, without_hash},
     schema::counts,
@@ -81,6 +83,7 @@ impl Ledger {
         let row = sqlx::query("SELECT id FROM repositories WHERE digest = $1")
             .bind(repository_digest(repository)?)
             .fetch_optional(self.pool())
+            .in_time()
             .await?;
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
@@ -96,6 +99,7 @@ impl Ledger {
         )
         .bind(id)
         .fetch_all(self.pool())
+        .in_time()
         .await?;
         let rank = |event: &Event| {
             (
@@ -125,6 +129,7 @@ impl Ledger {
     pub async fn repositories(&self) -> Result<BTreeSet<Repository>, LedgerError> {
         let rows = sqlx::query("SELECT account, region, name FROM repositories")
             .fetch_all(self.pool())
+            .in_time()
             .await?;
         rows.iter()
             .map(|row| {
@@ -144,23 +149,31 @@ impl Ledger {
     /// Everyone whose pull, allowed or denied, was ever recorded, also where the pull itself has
     /// been pruned, and also the copies of a call that name the caller less well.
     pub async fn callers(&self) -> Result<Vec<(CallerId, Caller)>, LedgerError> {
-        self.callers_since(None).await
+        self.new_callers(&mut Cursor::default()).await
     }
 
-    /// Those with numbers after this one. On a server that several processes write to, numbers
-    /// can become visible out of order: start over now and then.
-    pub async fn callers_since(
+    /// Those that were added since one asked last, each once, also those whose numbers became
+    /// visible out of order.
+    pub async fn new_callers(
         &self,
-        last: Option<CallerId>,
+        cursor: &mut Cursor,
     ) -> Result<Vec<(CallerId, Caller)>, LedgerError> {
+        let now = Instant::now();
         let sql = format!("SELECT {CALLER_COLUMNS} FROM callers WHERE id > $1 ORDER BY id");
         let rows = sqlx::query(AssertSqlSafe(sql))
-            .bind(last.map_or(0, |last| last.0))
+            .bind(cursor.floor(now))
             .fetch_all(self.pool())
+            .in_time()
             .await?;
-        rows.iter()
-            .map(|row| caller(row).map(|(id, caller)| (CallerId(id), caller)))
-            .collect()
+        let mut callers = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let (id, caller) = caller(row)?;
+            if cursor.see(id, now) {
+                callers.push((CallerId(id), caller));
+            }
+        }
+        cursor.settle(self.backend());
+        Ok(callers)
     }
 
     /// Who has pulled from a repository, now or long ago.
@@ -178,6 +191,7 @@ impl Ledger {
         let rows = sqlx::query(AssertSqlSafe(sql))
             .bind(id)
             .fetch_all(self.pool())
+            .in_time()
             .await?;
         rows.iter()
             .map(|row| caller(row).map(|(id, caller)| (CallerId(id), caller)))
@@ -198,6 +212,7 @@ impl Ledger {
         let rows = sqlx::query("SELECT caller FROM pullers WHERE repository = $1")
             .bind(id)
             .fetch_all(self.pool())
+            .in_time()
             .await?;
         let mut here = BTreeSet::new();
         for row in rows {
@@ -223,6 +238,7 @@ impl Ledger {
                     .bind(last)
                     .persistent(false)
                     .fetch_all(self.pool())
+                    .in_time()
                     .await?,
             );
         }
@@ -286,10 +302,11 @@ impl Ledger {
     }
 
     async fn unprepared(&self, sql: String) -> Result<Vec<AnyRow>, LedgerError> {
-        Ok(sqlx::query(AssertSqlSafe(sql))
+        sqlx::query(AssertSqlSafe(sql))
             .persistent(false)
             .fetch_all(self.pool())
-            .await?)
+            .in_time()
+            .await
     }
 
     /// What pulls from a repository have ever named by a tag alone.
@@ -305,6 +322,7 @@ impl Ledger {
         )
         .bind(id)
         .fetch_all(self.pool())
+        .in_time()
         .await?;
         rows.iter()
             .map(|row| {
@@ -343,6 +361,7 @@ impl Ledger {
                 .bind(last)
                 .persistent(false)
                 .fetch_one(self.pool())
+                .in_time()
                 .await?;
             count += row.try_get::<i64, _>(0)?;
         }

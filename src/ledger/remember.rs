@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::{Any, AssertSqlSafe, Row as _, Transaction};
 
 use super::{
-    Ledger, LedgerError,
+    InTime as _, Ledger, LedgerError,
     append::Page,
     coverage::{self, timestamp},
     statement::{rows, slices, storable},
@@ -23,6 +23,9 @@ const MAX_TEXT: usize = 16 * 1024;
 
 /// Longest reason kept, in bytes.
 const MAX_REASON: usize = 512;
+
+/// Seconds of pulls that one statement removes.
+const PRUNE_SPAN: i64 = 6 * 3600;
 
 const UNDECODABLE: &str = "undecodable";
 const OMITTED: &str = "omitted";
@@ -122,6 +125,7 @@ impl Ledger {
         )
         .bind(i64::from(limit))
         .fetch_all(self.pool())
+        .in_time()
         .await?;
         rows.iter()
             .map(|row| {
@@ -148,6 +152,7 @@ impl Ledger {
         )
         .bind(since.as_second())
         .fetch_all(self.pool())
+        .in_time()
         .await?;
         rows.iter()
             .map(|row| {
@@ -203,6 +208,7 @@ impl Ledger {
         let rows = sqlx::query("SELECT instance FROM nodes WHERE cluster = $1")
             .bind(storable(cluster))
             .fetch_all(self.pool())
+            .in_time()
             .await?;
         rows.iter()
             .map(|row| {
@@ -217,6 +223,7 @@ impl Ledger {
         let row = sqlx::query("SELECT value FROM state WHERE key = $1")
             .bind(storable(key))
             .fetch_optional(self.pool())
+            .in_time()
             .await?;
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
@@ -231,6 +238,7 @@ impl Ledger {
         .bind(storable(key))
         .bind(storable(value))
         .execute(self.pool())
+        .in_time()
         .await?;
         drop(turn);
         Ok(())
@@ -243,6 +251,7 @@ impl Ledger {
         let result = sqlx::query("DELETE FROM trail_files WHERE read_time < $1")
             .bind(before.as_second())
             .execute(self.pool())
+            .in_time()
             .await?;
         drop(turn);
         Ok(result.rows_affected())
@@ -267,20 +276,39 @@ impl Ledger {
         }
         let rows = sqlx::query("SELECT id FROM repositories ORDER BY id")
             .fetch_all(self.pool())
+            .in_time()
             .await?;
         let mut pruned = 0;
         for row in rows {
-            let repository: i64 = row.try_get(0)?;
-            // One repository at a time, so that appends get their turn between them.
+            pruned += self
+                .prune_repository(row.try_get(0)?, before.as_second())
+                .await?;
+        }
+        Ok(pruned)
+    }
+
+    /// A few hours of one repository at a time, so that appends get their turn between them.
+    async fn prune_repository(&self, repository: i64, before: i64) -> Result<u64, LedgerError> {
+        let mut pruned = 0;
+        loop {
+            let first = sqlx::query("SELECT min(time) FROM pulls WHERE repository = $1")
+                .bind(repository)
+                .fetch_one(self.pool())
+                .in_time()
+                .await?;
+            let first: Option<i64> = first.try_get(0)?;
+            let Some(first) = first.filter(|first| *first < before) else {
+                return Ok(pruned);
+            };
             let turn = self.write_turn().await;
             let result = sqlx::query("DELETE FROM pulls WHERE repository = $1 AND time < $2")
                 .bind(repository)
-                .bind(before.as_second())
+                .bind(before.min(first + PRUNE_SPAN))
                 .execute(self.pool())
+                .in_time()
                 .await?;
             drop(turn);
             pruned += result.rows_affected();
         }
-        Ok(pruned)
     }
 }

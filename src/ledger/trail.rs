@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sqlx::{Any, Row as _, Transaction};
 
 use super::{
-    Ledger, LedgerError,
+    InTime as _, Ledger, LedgerError,
     append::Page,
     coverage::{Key, LOG_FILES, cut, extend, key_id, lock_key, timestamp, whole_seconds},
     statement::storable,
@@ -86,6 +86,7 @@ impl Ledger {
         .bind(delivered.start.as_second())
         .bind(delivered.end.as_second())
         .fetch_all(self.pool())
+        .in_time()
         .await?;
         rows.iter()
             .map(|row| {
@@ -129,6 +130,7 @@ impl Ledger {
         )
         .bind(storable(trail))
         .fetch_all(self.pool())
+        .in_time()
         .await?;
         for row in &rows {
             let reason: &str = row.try_get(3)?;

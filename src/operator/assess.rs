@@ -11,7 +11,7 @@ use crate::{
     audit::{ClusterNodes, RepositoryAssessment, RepositoryEvidence, Rules, assess},
     event::{Caller, Event, Interval, Repository, is_instance_id},
     inventory::{Index, Scope},
-    ledger::{CallerId, Ledger, LedgerError},
+    ledger::{CallerId, Cursor, Ledger, LedgerError},
 };
 
 /// What the ledger holds of one repository, whoever asks.
@@ -104,7 +104,7 @@ pub(super) fn judge(
 #[derive(Debug, Default)]
 pub(super) struct Teacher {
     nodes: ClusterNodes,
-    last: Option<CallerId>,
+    cursor: Cursor,
 }
 
 impl Teacher {
@@ -120,15 +120,14 @@ impl Teacher {
         }
         self.nodes.instances = instances;
         // Everyone who pulled may be one of the nodes now.
-        self.last = None;
+        self.cursor = Cursor::default();
         true
     }
 
     /// Learns from callers that the ledger got since; whether a key was new.
     pub(super) async fn learn(&mut self, ledger: &Ledger) -> Result<bool, LedgerError> {
         let mut is_news = false;
-        for (id, caller) in ledger.callers_since(self.last).await? {
-            self.last = self.last.max(Some(id));
+        for (_, caller) in ledger.new_callers(&mut self.cursor).await? {
             let is_node = caller.session.as_ref().is_some_and(|session| {
                 is_instance_id(session) && self.nodes.instances.contains(session)
             });
@@ -137,11 +136,6 @@ impl Teacher {
             }
         }
         Ok(is_news)
-    }
-
-    /// Has the next [`Self::learn`] look at every caller again.
-    pub(super) fn start_over(&mut self) {
-        self.last = None;
     }
 }
 

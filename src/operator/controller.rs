@@ -772,9 +772,6 @@ impl Controller {
             return;
         };
         self.pruned_at = Some(now);
-        // Callers' numbers may become visible out of order where several processes write.
-        self.teacher.start_over();
-        self.new_facts = true;
         let ledger = self.ledger.clone();
         let files_before = now.checked_sub(FILES_KEPT).unwrap_or(Timestamp::MIN);
         tokio::spawn(async move {

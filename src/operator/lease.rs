@@ -5,9 +5,13 @@
 //! else may take over: it measures by its own monotonic clock from when it *sent* the renewal that
 //! succeeded, and asks again before every write, so that neither a paused process nor a clock
 //! that jumps makes two. Others measure by theirs how long the lease has not changed; the times
-//! that are written in it are for people.
+//! that are written in it are for people. So is the holder's name: what tells a process from
+//! another one of the same name, such as its own successor in a restarted container, is a random
+//! number in an annotation.
 
 use std::{
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -33,12 +37,17 @@ const NAME: &str = "ecr-audit-operator";
 const DURATION: Duration = Duration::from_secs(10);
 /// How long after sending its last renewal the holder still acts as one.
 const DEADLINE: Duration = Duration::from_secs(7);
+/// How long after that nobody else may lead yet: what it had sent must have an answer by then.
+/// [`DURATION`] less [`DEADLINE`].
+const GRACE: Duration = Duration::from_secs(3);
 /// How often the holder renews.
 const RENEW: Duration = Duration::from_secs(2);
 /// How often others look.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(4);
+/// Annotation that says which process holds the lease.
+const SESSION: &str = "ecraudit.io/session";
 
 /// Who leads, as this process knows it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -67,6 +76,22 @@ impl Leadership {
             .is_some_and(|until| Instant::now() < until)
     }
 
+    /// Waits for the answer to a write, but no longer than nobody else can lead: what is still on
+    /// its way then is abandoned. None when it was.
+    pub async fn while_held<T>(&self, write: impl Future<Output = T>) -> Option<T> {
+        let mut write = pin!(write);
+        loop {
+            let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+            let end = until? + GRACE;
+            match time::timeout_at(end.into(), &mut write).await {
+                Ok(answer) => return Some(answer),
+                // Renewed meanwhile, it may go on.
+                Err(_) if self.is_held() => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
     /// Waits until leadership was won or lost.
     pub async fn changed(&mut self) -> bool {
         // The sender lives as long as the campaign; when that has ended, nobody leads here.
@@ -81,6 +106,7 @@ impl Leadership {
 pub struct Campaign {
     api: Api<Lease>,
     identity: String,
+    session: String,
     leads: watch::Sender<bool>,
     until: Arc<Mutex<Option<Instant>>>,
     holder: Arc<Mutex<Option<String>>>,
@@ -94,7 +120,8 @@ struct Observed {
 }
 
 impl Campaign {
-    /// A campaign for the lease in a namespace, under this name.
+    /// A campaign for the lease in a namespace, under this name. The client should be nobody
+    /// else's: a renewal waits behind no other request.
     #[must_use]
     pub fn new(
         client: Client,
@@ -113,6 +140,7 @@ impl Campaign {
         let campaign = Self {
             api: Api::namespaced(client, namespace),
             identity,
+            session: random(),
             leads,
             until,
             holder,
@@ -199,9 +227,10 @@ impl Campaign {
             let lease = Lease {
                 metadata: ObjectMeta {
                     name: Some(NAME.to_owned()),
+                    annotations: Some([self.mark()].into()),
                     ..ObjectMeta::default()
                 },
-                spec: Some(self.claim(None)),
+                spec: Some(self.claim(None, false)),
             };
             return won(self.api.create(&PostParams::default(), &lease).await);
         };
@@ -210,7 +239,8 @@ impl Campaign {
         let version = lease.metadata.resource_version.clone();
         *self.holder.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(holder.clone()).filter(|holder| !holder.is_empty());
-        if holder != self.identity && !holder.is_empty() {
+        let is_mine = self.holds(&lease);
+        if !is_mine && !holder.is_empty() {
             let seen = observed.get_or_insert_with(|| Observed {
                 version: version.clone(),
                 since: Instant::now(),
@@ -230,21 +260,35 @@ impl Campaign {
             }
         }
         *observed = None;
-        let claimed = Lease {
-            spec: Some(self.claim(Some(&spec))),
+        let mut claimed = Lease {
+            spec: Some(self.claim(Some(&spec), is_mine)),
             ..lease
         };
+        let annotations = claimed.metadata.annotations.get_or_insert_default();
+        annotations.extend([self.mark()]);
         won(self
             .api
             .replace(NAME, &PostParams::default(), &claimed)
             .await)
     }
 
-    fn claim(&self, old: Option<&LeaseSpec>) -> LeaseSpec {
+    fn mark(&self) -> (String, String) {
+        (SESSION.to_owned(), self.session.clone())
+    }
+
+    /// Whether this very process wrote the lease last.
+    fn holds(&self, lease: &Lease) -> bool {
+        let holder = lease
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.holder_identity.as_ref());
+        let annotations = lease.metadata.annotations.as_ref();
+        holder == Some(&self.identity)
+            && annotations.and_then(|all| all.get(SESSION)) == Some(&self.session)
+    }
+
+    fn claim(&self, old: Option<&LeaseSpec>, was_mine: bool) -> LeaseSpec {
         let now = MicroTime(Timestamp::now());
-        let was_mine = old
-            .and_then(|old| old.holder_identity.as_ref())
-            .is_some_and(|holder| *holder == self.identity);
         let transitions = old.and_then(|old| old.lease_transitions).unwrap_or(0);
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
@@ -266,10 +310,10 @@ impl Campaign {
     async fn release(&self) {
         let released = async {
             let lease = self.api.get(NAME).await?;
-            let spec = lease.spec.clone().unwrap_or_default();
-            if spec.holder_identity.as_deref() != Some(&self.identity) {
+            if !self.holds(&lease) {
                 return Ok(());
             }
+            let spec = lease.spec.clone().unwrap_or_default();
             let released = Lease {
                 spec: Some(LeaseSpec {
                     holder_identity: Some(String::new()),
@@ -297,4 +341,11 @@ fn won(written: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// A number that no other process has: the standard library seeds its hashers from the system's
+/// random numbers.
+fn random() -> String {
+    let number = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", number(), number())
 }

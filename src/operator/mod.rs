@@ -15,7 +15,7 @@ mod publish;
 pub mod status_page;
 mod visit;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kube::{Client, Config};
@@ -43,6 +43,8 @@ use status_page::{Board, StatusPage};
 const END: Duration = Duration::from_secs(8);
 /// How often a ledger that cannot be reached is tried again.
 const LEDGER_RETRY: Duration = Duration::from_secs(2);
+/// How long the API server may take for the next part of an answer.
+const ANSWER: Duration = Duration::from_secs(30);
 /// Changes of policies that wait for the loop.
 const CHANGES: usize = 64;
 
@@ -51,6 +53,8 @@ const CHANGES: usize = 64;
 pub struct Options {
     /// Where facts and coverage are kept: a file, `sqlite://FILE` or `postgres://…`.
     pub ledger: String,
+    /// The file that holds the password of a PostgreSQL ledger.
+    pub ledger_password: Option<PathBuf>,
     /// Address of the admin server.
     pub listen: SocketAddr,
     /// Time from one request of the Event history to the next, in an account and region.
@@ -111,15 +115,20 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         metrics.clone(),
         stop.clone(),
     ));
-    let config = Config::infer().await?;
+    let mut config = Config::infer().await?;
     let namespace = std::env::var("POD_NAMESPACE")
         .ok()
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| config.default_namespace.clone());
+    // A watch may be silent for minutes; nothing else may.
+    let quiet_client = Client::try_from(config.clone()).map_err(RunError::Cluster)?;
+    config.read_timeout = Some(ANSWER);
+    config.reset_reader_on_write = true;
+    let lease_client = Client::try_from(config.clone()).map_err(RunError::Cluster)?;
     let client = Client::try_from(config).map_err(RunError::Cluster)?;
     let identity = identity();
     let (campaign, leadership) = Campaign::new(
-        client.clone(),
+        lease_client,
         &namespace,
         identity.clone(),
         readiness.clone(),
@@ -135,7 +144,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         };
         tokio::spawn(status_page::serve(listener, page, stop.clone()))
     });
-    let Some(ledger) = open(&options.ledger, &readiness, &stop).await? else {
+    let Some(ledger) = open(&options, &readiness, &stop).await? else {
         return Ok(());
     };
     tracing::info!(listen = %options.listen, ledger = ?ledger.backend(), namespace, "started");
@@ -143,16 +152,16 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let campaign = tokio::spawn(campaign.run(stop.clone()));
     let inventory = Arc::new(Inventory::new());
     let watched = inventory.clone();
-    let inventory_client = client.clone();
+    let inventory_client = quiet_client.clone();
     let inventory_watch = tokio::spawn(async move { watched.run(inventory_client).await });
     let (changes, changes_of) = mpsc::channel(CHANGES);
-    let policies = tokio::spawn(policies::watch(client.clone(), readiness.clone(), changes));
-    let (current, definitions) = watch::channel(false);
-    let compared = tokio::spawn(definitions::watch(
-        client.clone(),
+    let policies = tokio::spawn(policies::watch(
+        quiet_client.clone(),
         readiness.clone(),
-        current,
+        changes,
     ));
+    let (current, definitions) = watch::channel(false);
+    let compared = tokio::spawn(definitions::watch(quiet_client, readiness.clone(), current));
     let publisher = Publisher::new(client.clone(), leadership.clone(), identity);
     let pollers = Pollers::with_pace(Arc::new(ledger.clone()), options.lookup_pace);
     let controller = Controller::new(
@@ -167,7 +176,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         readiness,
         definitions,
     );
-    controller.run(changes_of, stop.clone()).await;
+    Box::pin(controller.run(changes_of, stop.clone())).await;
 
     // Only a signal ends the loop.
     inventory_watch.abort();
@@ -197,17 +206,24 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
 
 /// Opens the ledger; waits for one that cannot be reached. None when told to stop meanwhile.
 async fn open(
-    url: &str,
+    options: &Options,
     readiness: &Readiness,
     stop: &CancellationToken,
 ) -> Result<Option<Ledger>, LedgerError> {
     loop {
-        match Ledger::open(url).await {
+        match Ledger::open_with(&options.ledger, options.ledger_password.clone()).await {
             Ok(ledger) => {
                 readiness.open(Gate::Ledger);
                 return Ok(Some(ledger));
             }
-            Err(error @ (LedgerError::Unavailable(_) | LedgerError::Locked(_))) => {
+            // A password may be on its way.
+            Err(
+                error @ (LedgerError::Unavailable(_)
+                | LedgerError::Silent(_)
+                | LedgerError::Locked(_)
+                | LedgerError::AccessDenied(_)
+                | LedgerError::PasswordFile { .. }),
+            ) => {
                 readiness.wait(Gate::Ledger, &error.to_string());
             }
             Err(error) => return Err(error),

@@ -2,7 +2,7 @@
 //!
 //! Every change of an object carries the `resourceVersion` that it was judged on, so that a
 //! leader that slept is refused, and nothing is written without asking first whether this process
-//! still leads.
+//! still leads, or waited for once another one can.
 
 use std::collections::BTreeMap;
 
@@ -128,12 +128,19 @@ impl Publisher {
         }
     }
 
-    fn leads(&self) -> Result<(), WriteError> {
-        if self.leadership.is_held() {
-            Ok(())
-        } else {
-            Err(WriteError::NotLeader)
+    /// Sends a write if this process leads, and waits for its answer while no other one can.
+    async fn send<T>(
+        &self,
+        verb: &str,
+        resource: &str,
+        write: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, WriteError> {
+        if !self.leadership.is_held() {
+            return Err(WriteError::NotLeader);
         }
+        let answer = self.leadership.while_held(write).await;
+        let answer = answer.ok_or(WriteError::NotLeader)?;
+        answer.map_err(|error| WriteError::new(verb, resource, error))
     }
 
     /// Every finding object, by the uid of the policy that owns it.
@@ -230,7 +237,6 @@ impl Publisher {
     }
 
     async fn write(&self, write: Write) -> Result<Written, WriteError> {
-        self.leads()?;
         match write {
             Write::Apply((namespace, name), mut object, None) => {
                 let api = self.findings_of(&namespace);
@@ -239,24 +245,19 @@ impl Publisher {
                     ..PostParams::default()
                 };
                 // Created, not applied: one that is there already was not judged here.
-                let created = api
-                    .create(&params, &without_null(&object)?)
-                    .await
-                    .map_err(|error| WriteError::new("create", FINDINGS, error))?;
+                let content = without_null(&object)?;
+                let created = api.create(&params, &content);
+                let created = self.send("create", FINDINGS, created).await?;
                 object.metadata = created.metadata;
                 Ok(Written::Applied((namespace, name), object, true))
             }
             Write::Apply((namespace, name), mut object, Some(old)) => {
                 let api = self.findings_of(&namespace);
                 object.metadata.resource_version = old.version;
-                let applied = api
-                    .patch(
-                        &name,
-                        &PatchParams::apply(MANAGER).force(),
-                        &Patch::Apply(&without_null(&object)?),
-                    )
-                    .await
-                    .map_err(|error| WriteError::new("patch", FINDINGS, error))?;
+                let content = Patch::Apply(without_null(&object)?);
+                let params = PatchParams::apply(MANAGER).force();
+                let applied = api.patch(&name, &params, &content);
+                let applied = self.send("patch", FINDINGS, applied).await?;
                 object.metadata = applied.metadata;
                 Ok(Written::Applied((namespace, name), object, false))
             }
@@ -266,11 +267,13 @@ impl Publisher {
                     uid: old.uid,
                     resource_version: old.version,
                 });
-                match api.delete(&name, &params).await {
-                    Ok(_) => {}
-                    Err(kube::Error::Api(status)) if status.code == 404 => {}
-                    Err(error) => return Err(WriteError::new("delete", FINDINGS, error)),
-                }
+                let deleted = async {
+                    match api.delete(&name, &params).await {
+                        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                        deleted => deleted.map(drop),
+                    }
+                };
+                self.send("delete", FINDINGS, deleted).await?;
                 Ok(Written::Deleted((namespace, name)))
             }
         }
@@ -287,7 +290,6 @@ impl Publisher {
         policy: &EcrAuditPolicy,
         status: &EcrAuditPolicyStatus,
     ) -> Result<Option<String>, WriteError> {
-        self.leads()?;
         let api: Api<DynamicObject> = Api::all_with(
             self.client.clone(),
             &ApiResource::erase::<EcrAuditPolicy>(&()),
@@ -301,14 +303,10 @@ impl Publisher {
             },
             "status": status,
         });
-        let written = api
-            .patch_status(
-                &policy.name_any(),
-                &PatchParams::apply(MANAGER).force(),
-                &Patch::Apply(&patch),
-            )
-            .await
-            .map_err(|error| WriteError::new("patch", STATUS, error))?;
+        let (name, patch) = (policy.name_any(), Patch::Apply(patch));
+        let params = PatchParams::apply(MANAGER).force();
+        let written = api.patch_status(&name, &params, &patch);
+        let written = self.send("patch", STATUS, written).await?;
         Ok(written.metadata.resource_version)
     }
 
@@ -322,7 +320,6 @@ impl Publisher {
         let about_policy = policy.object_ref(&());
         untold.retain(|object| !object.spec.finding.excepted);
         for _ in 0..untold.len().min(EVENTS) {
-            self.leads()?;
             let object = &untold[0];
             let event = Event {
                 type_: EventType::Warning,
@@ -349,10 +346,8 @@ impl Publisher {
     }
 
     async fn record(&self, event: &Event, about: &ObjectReference) -> Result<(), WriteError> {
-        self.recorder
-            .publish(event, about)
-            .await
-            .map_err(|error| WriteError::new("create", "events.events.k8s.io", error))
+        let published = self.recorder.publish(event, about);
+        self.send("create", "events.events.k8s.io", published).await
     }
 }
 

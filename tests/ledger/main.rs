@@ -15,6 +15,7 @@ mod orders;
 mod promises;
 mod queries;
 mod record;
+mod servers;
 mod story;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,6 +1,7 @@
 //! One way into a control plane: a kubeconfig file, and what is done with it.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -49,6 +50,20 @@ impl Access {
             cluster: cluster.clone(),
             user: user.clone(),
         }
+    }
+
+    /// The same user by another way to the same server, such as a proxy at `HOST:PORT`.
+    pub fn through(&self, name: &str, address: impl Display) -> Self {
+        let mut cluster = self.cluster.clone();
+        cluster["server"] = json!(format!("https://{address}"));
+        let folder = self.kubeconfig.parent().expect("a file in a folder");
+        Self::new(folder, &cluster, name, &self.user)
+    }
+
+    /// `HOST:PORT` of the server.
+    pub fn address(&self) -> &str {
+        let server = self.cluster["server"].as_str().expect("a server");
+        server.trim_start_matches("https://")
     }
 
     /// The file that `KUBECONFIG` may name.

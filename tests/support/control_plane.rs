@@ -187,6 +187,23 @@ impl ControlPlane {
         }
     }
 
+    /// Kills etcd and starts it again on the same data, under the API server's feet.
+    pub async fn restart_etcd(&self) {
+        let mut servers = self.servers.lock().await;
+        servers.etcd.stop();
+        let [peer_port] = free_ports();
+        let command = etcd(
+            &self.binaries,
+            self.folder.path(),
+            self.etcd_port,
+            peer_port,
+        );
+        servers.etcd = self.folder.spawn("etcd", command);
+        if let Err(reason) = self.ready(&mut servers).await {
+            panic!("the API server does not go on: {reason}");
+        }
+    }
+
     /// Runs `during` while there is no API server, then starts it again.
     pub async fn without_api_server<T>(&self, during: impl Future<Output = T>) -> T {
         self.servers.lock().await.api_server.stop();

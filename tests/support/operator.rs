@@ -1,13 +1,14 @@
 //! The operator as users run it: the real process, on a real control plane, with the replay
 //! server as its AWS.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::servers::{Folder, Server};
+use super::servers::{Folder, Server, free_ports};
 use super::{Access, Release, http, programs};
 
 /// A running `ecr-audit run`.
@@ -36,6 +37,39 @@ impl Operator {
             address,
             status_page: release.env("ECR_AUDIT_STATUS_LISTEN").to_owned(),
         }
+    }
+
+    /// Starts it without a chart, with a ledger and these variables.
+    pub fn start_with<V: AsRef<OsStr>>(
+        folder: &Folder,
+        name: &str,
+        access: &Access,
+        ledger: &str,
+        environment: impl IntoIterator<Item = (&'static str, V)>,
+    ) -> Self {
+        let [address, status_page] = free_ports().map(|port| format!("127.0.0.1:{port}"));
+        let mut command = access.command(Self::program());
+        command
+            .args(["run", "--log-format", "text", "--listen", &address])
+            .env("ECR_AUDIT_LEDGER", ledger)
+            .env("ECR_AUDIT_STATUS_LISTEN", &status_page)
+            .env("POD_NAMESPACE", "default")
+            .env("POD_NAME", name)
+            .env("RUST_LOG", "info,ecr_audit=debug")
+            .envs(environment);
+        let server = folder.spawn(name, command);
+        Self {
+            server,
+            address,
+            status_page,
+        }
+    }
+
+    /// Sends it a signal, such as `STOP`.
+    pub async fn signal(&self, signal: &str) {
+        let mut kill = Command::new("kill");
+        kill.args(["-s", signal, &self.server.id().to_string()]);
+        programs::stdout(kill).await;
     }
 
     /// The program that is tested; only integration tests know it.
@@ -83,9 +117,7 @@ impl Operator {
 
     /// Asks it to end, as Kubernetes does, and says how it did.
     pub async fn terminate(mut self) -> ExitStatus {
-        let mut kill = Command::new("kill");
-        kill.arg(self.server.id().to_string());
-        programs::stdout(kill).await;
+        self.signal("TERM").await;
         super::eventually("the operator's end", Duration::from_secs(10), async || {
             self.server.ended().ok_or("it runs")
         })

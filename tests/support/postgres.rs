@@ -30,6 +30,7 @@ struct Own {
     server: Server,
     folder: Folder,
     port: u16,
+    settings: Vec<String>,
 }
 
 impl Postgres {
@@ -57,6 +58,57 @@ impl Postgres {
 
     /// A server of our own, on a free port.
     pub async fn start() -> Self {
+        Self::start_prepared(|_| vec![]).await
+    }
+
+    /// One whose user `audit` has this password and has to come by TLS, to `localhost`; and the
+    /// certificate of the authority that vouches for it.
+    pub async fn start_with_tls(password: &str) -> (Self, PathBuf) {
+        let postgres = Self::start_prepared(|folder| {
+            certify(folder);
+            let data = folder.join("data");
+            let rules = "host all postgres 127.0.0.1/32 trust\n\
+                         hostssl all audit 127.0.0.1/32 scram-sha-256\n";
+            fs::write(data.join("pg_hba.conf"), rules).expect("a folder of ours");
+            [
+                "ssl=on",
+                "ssl_cert_file=../server.crt",
+                "ssl_key_file=../server.key",
+            ]
+            .iter()
+            .flat_map(|setting| ["-c".to_owned(), (*setting).to_owned()])
+            .collect()
+        })
+        .await;
+        postgres
+            .execute(&format!("CREATE USER audit PASSWORD '{password}'"))
+            .await;
+        let own = postgres.own.as_ref().expect("a server of our own");
+        let authority = own.folder.path().join("ca.crt");
+        (postgres, authority)
+    }
+
+    /// Runs a statement as the superuser.
+    pub async fn execute(&self, statement: &str) {
+        let url = format!("{}/postgres", self.server_url);
+        let mut connection = sqlx::AnyConnection::connect(&url)
+            .await
+            .expect("a running server");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned()))
+            .execute(&mut connection)
+            .await
+            .unwrap_or_else(|error| panic!("{statement}: {error}"));
+        connection.close().await.expect("a connection");
+    }
+
+    /// `HOST:PORT`, for a proxy.
+    pub fn address(&self) -> &str {
+        let (_, address) = self.server_url.split_once('@').expect("a user in it");
+        address
+    }
+
+    /// Starts one; `prepare` may change what is in its folder, and adds arguments.
+    async fn start_prepared(prepare: impl FnOnce(&Path) -> Vec<String>) -> Self {
         sqlx::any::install_default_drivers();
         let folder = Folder::new("postgres-");
         let data = folder.path().join("data");
@@ -78,14 +130,16 @@ impl Postgres {
             "initdb: {}",
             String::from_utf8_lossy(&output.stderr)
         );
+        let settings = prepare(folder.path());
         let [port] = free_ports();
-        let server = spawn(&folder, port);
+        let server = spawn(&folder, port, &settings);
         let mut postgres = Self {
             server_url: format!("postgres://postgres@127.0.0.1:{port}"),
             own: Some(Own {
                 server,
                 folder,
                 port,
+                settings,
             }),
         };
         postgres.wait().await;
@@ -111,7 +165,7 @@ impl Postgres {
     /// Starts it again on the same data.
     pub async fn begin(&mut self) {
         let own = self.own.as_mut().expect("a server of our own");
-        own.server = spawn(&own.folder, own.port);
+        own.server = spawn(&own.folder, own.port, &own.settings);
         self.wait().await;
     }
 
@@ -150,7 +204,7 @@ impl Postgres {
     }
 }
 
-fn spawn(folder: &Folder, port: u16) -> Server {
+fn spawn(folder: &Folder, port: u16, settings: &[String]) -> Server {
     let mut command = unprivileged(&program("postgres"));
     command
         .arg("-D")
@@ -161,8 +215,29 @@ fn spawn(folder: &Folder, port: u16) -> Server {
             "unix_socket_directories=",
             "-c",
             "max_connections=300",
-        ]);
+        ])
+        .args(settings);
     folder.spawn("postgres", command)
+}
+
+/// Makes an authority, and a certificate for `localhost` that it vouches for.
+fn certify(folder: &Path) {
+    const MAKE: &str = "
+        set -e
+        openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca
+        openssl req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=localhost
+        echo subjectAltName=DNS:localhost > names
+        openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \
+            -extfile names -out server.crt
+        chmod 600 server.key";
+    let mut make = Command::new("sh");
+    make.args(["-c", MAKE]).current_dir(folder);
+    let output = make.output().expect("a shell");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "openssl: {errors}");
+    if is_root() {
+        chown(folder.join("server.key"), Some(NOBODY), Some(NOBODY)).expect("root may");
+    }
 }
 
 /// Debian keeps the server's programs out of `PATH`, in a folder for each version.
