@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use flate2::{Compression, write::GzEncoder};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::records::REGION;
+use super::{Ministack, records::REGION};
 
 /// A bucket, and what the trail's account folders lie in.
 #[derive(Clone)]
@@ -43,7 +44,23 @@ impl Trail {
     /// A new bucket on the server that the environment names.
     pub async fn new(bucket: &str, root: &str) -> Self {
         let config = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
-        let config = aws_sdk_s3::config::Builder::from(&config)
+        Self::with(&config, bucket, root).await
+    }
+
+    /// A new bucket on an emulator.
+    pub async fn on(emulator: &Ministack, bucket: &str, root: &str) -> Self {
+        let credentials = Credentials::new("test", "test", None, None, "test");
+        let config = aws_config::defaults(aws_config::BehaviorVersion::latest())
+            .endpoint_url(emulator.url())
+            .region(REGION)
+            .credentials_provider(credentials)
+            .load()
+            .await;
+        Self::with(&config, bucket, root).await
+    }
+
+    async fn with(config: &aws_config::SdkConfig, bucket: &str, root: &str) -> Self {
+        let config = aws_sdk_s3::config::Builder::from(config)
             .force_path_style(true)
             .build();
         let client = Client::from_conf(config);
