@@ -20,7 +20,7 @@ apiVersion: ecraudit.io/v1alpha1
 kind: EcrAuditPolicy
 metadata: {name: production}
 spec:
-  sources: [{name: history, lookupEvents: {pollPeriodSeconds: 20, rereadPeriodSeconds: 120}}]
+  sources: [{name: history, lookupEvents: {pollPeriodSeconds: 10, rereadPeriodSeconds: 30}}]
   expectedPullers: {clusterNodes: false}
 ";
 

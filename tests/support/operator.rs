@@ -39,7 +39,8 @@ impl Operator {
         }
     }
 
-    /// Starts it without a chart, with a ledger and these variables.
+    /// Starts it without a chart, with a ledger and these variables; it reads the Event history
+    /// faster than AWS would let it.
     pub fn start_with<V: AsRef<OsStr>>(
         folder: &Folder,
         name: &str,
@@ -53,6 +54,8 @@ impl Operator {
             .args(["run", "--log-format", "text", "--listen", &address])
             .env("ECR_AUDIT_LEDGER", ledger)
             .env("ECR_AUDIT_STATUS_LISTEN", &status_page)
+            // What AWS allows an account would only be waited for.
+            .env("ECR_AUDIT_LOOKUPS_PER_SECOND", "20")
             .env("POD_NAMESPACE", "default")
             .env("POD_NAME", name)
             .env("RUST_LOG", "info,ecr_audit=debug")
