@@ -190,7 +190,9 @@ fn groups<'a>(containers: &[Container<'a>], history: &History) -> Vec<Group<'a>>
         let reference = container.reference;
         let tag = reference.tag.as_deref();
         let digest = match (container.running, &reference.digest, tag) {
-            (Some(running), _, _) => Some(history.manifest_of(running, tag, container.started)),
+            (Some(running), _, _) => {
+                Some(history.manifest_of(running, reference, container.started))
+            }
             (None, Some(digest), _) => Some(digest.clone()),
             (None, None, Some(tag)) => history.tag_last_named(tag),
             (None, None, None) => None,

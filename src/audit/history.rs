@@ -15,7 +15,7 @@ use crate::{
     api::ImageState,
     event::{
         Action, DeletedImage, Digest, Effect, Event, ImageId, LifecycleAction, LifecycleRule,
-        Manifest, Outcome, Platform, StorageClass,
+        Manifest, Outcome, Platform, Reference, StorageClass,
     },
 };
 
@@ -474,18 +474,31 @@ impl History {
         gone
     }
 
-    /// The manifest of a config digest. Of several, the one that `tag` named (itself or by its
-    /// index) when the pod started, else the one pushed last before that. A digest that no
-    /// manifest in evidence names, or that is itself a manifest's, comes back as it is.
-    pub fn manifest_of(&self, digest: &Digest, tag: Option<&str>, started: Timestamp) -> Digest {
+    /// The manifest of a config digest. Of several, the one that the pod's reference named (itself
+    /// or by its index) when it started, by digest or by tag, else the one pushed last before that.
+    /// A digest that no manifest in evidence names, or that is itself a manifest's, comes back as
+    /// it is.
+    pub fn manifest_of(
+        &self,
+        digest: &Digest,
+        reference: &Reference,
+        started: Timestamp,
+    ) -> Digest {
         let Some(manifests) = self.configs.get(digest) else {
             return digest.clone();
         };
         if let [(_, only)] = manifests.as_slice() {
             return only.clone();
         }
-        let named = tag.map(|tag| self.tag_at(tag, started));
-        if let Some(Tag::Names(named)) = named {
+        let named = match (&reference.digest, &reference.tag) {
+            (Some(digest), _) => Some(digest.clone()),
+            (None, Some(tag)) => match self.tag_at(tag, started) {
+                Tag::Names(digest) => Some(digest),
+                Tag::Nothing(_) | Tag::Unknown => None,
+            },
+            (None, None) => None,
+        };
+        if let Some(named) = named {
             let chosen = manifests
                 .iter()
                 .find(|(_, manifest)| *manifest == named || self.lists(&named, manifest));

@@ -24,13 +24,20 @@ struct Missing {
 pub(super) fn drafts(groups: &[Group<'_>], history: &History, rules: &Rules) -> Vec<Draft> {
     let mut drafts = Vec::new();
     for (position, group) in groups.iter().enumerate() {
-        let mut by_type: BTreeMap<FindingType, (Missing, Draft)> = BTreeMap::new();
+        // One finding for each type and principal.
+        let mut by_cause: BTreeMap<_, (Missing, Draft)> = BTreeMap::new();
         for (i, container) in group.containers.iter().enumerate() {
             let Some(missing) = missing(container, group.digest.as_ref(), history) else {
                 continue;
             };
             let (event, finding_type) = (&missing.removal.event, missing.finding_type);
-            let Some((worst, draft)) = by_type.get_mut(&finding_type) else {
+            let caller = missing.removal.rule.is_none().then_some(&event.caller);
+            let cause = (
+                finding_type,
+                caller.map(|caller| caller.principal.key.clone()),
+            );
+            let exceptions = rules.excepted_callers(caller);
+            let Some((worst, draft)) = by_cause.get_mut(&cause) else {
                 let draft = Draft {
                     finding_type,
                     impact: None,
@@ -40,12 +47,14 @@ pub(super) fn drafts(groups: &[Group<'_>], history: &History, rules: &Rules) -> 
                     cause: None,
                     caller: None,
                     events: Events::one(event.time, &event.id),
-                    exceptions: 0,
+                    exceptions,
                 };
-                by_type.insert(finding_type, (missing, draft));
+                by_cause.insert(cause, (missing, draft));
                 continue;
             };
             draft.containers.insert(i);
+            // An exception has to cover every one of the events.
+            draft.exceptions &= exceptions;
             if !draft.events.holds(&event.id) {
                 draft.events.add(event.time, &event.id);
             }
@@ -64,12 +73,11 @@ pub(super) fn drafts(groups: &[Group<'_>], history: &History, rules: &Rules) -> 
                 };
             }
         }
-        drafts.extend(by_type.into_values().map(|(worst, draft)| {
+        drafts.extend(by_cause.into_values().map(|(worst, draft)| {
             let rule = worst.removal.rule.is_some();
             let caller = (!rule).then(|| worst.removal.event.caller.clone());
             Draft {
                 impact: Some(worst.impact),
-                exceptions: rules.excepted_callers(caller.as_ref()),
                 caller: caller.map(Into::into),
                 cause: Some(worst.removal),
                 ..draft
@@ -101,7 +109,7 @@ fn missing(
         Some(Missing {
             rank,
             finding_type: finding_type(history.state(gone))?,
-            impact: impact(named.as_ref(), container.platform, history),
+            impact: impact(named.as_ref(), digest, container.platform, history),
             removal: history.removal(gone)?,
         })
     };
@@ -159,7 +167,12 @@ fn index_pulled_by(
 
 /// What a new node would get. `named` is what the reference's tag names now; none for a reference
 /// by digest.
-fn impact(named: Option<&Tag>, platform: Option<&Platform>, history: &History) -> Impact {
+fn impact(
+    named: Option<&Tag>,
+    running: Option<&Digest>,
+    platform: Option<&Platform>,
+    history: &History,
+) -> Impact {
     match named {
         None | Some(Tag::Nothing(_)) => Impact::Unpullable,
         Some(Tag::Unknown) => Impact::Unknown,
@@ -167,8 +180,16 @@ fn impact(named: Option<&Tag>, platform: Option<&Platform>, history: &History) -
             ImageState::Expired | ImageState::Deleted | ImageState::Archived => Impact::Unpullable,
             ImageState::Unknown => Impact::Unknown,
             ImageState::Present => {
-                let child = platform.and_then(|platform| history.gone_child(digest, platform));
-                if child.is_some() {
+                let lost = match (platform, running) {
+                    (Some(platform), _) => history.gone_child(digest, platform).is_some(),
+                    // Whatever the node is, the child that it runs is the one that it needs.
+                    (None, Some(running)) => {
+                        history.lists(digest, running)
+                            && finding_type(history.state(running)).is_some()
+                    }
+                    (None, None) => false,
+                };
+                if lost {
                     Impact::Unpullable
                 } else {
                     Impact::WouldChange

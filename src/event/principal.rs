@@ -14,7 +14,7 @@ pub struct Principal {
     pub key: Arc<str>,
     /// `userIdentity.type`; none for service events, which carry no type.
     pub kind: Option<Arc<str>>,
-    /// `userIdentity.accountId`: the account that the caller belongs to.
+    /// The account that the caller belongs to: `userIdentity.accountId`, else the one in its ARN.
     pub account: Option<Arc<str>>,
     /// The AWS service that this principal is: `invokedBy` of services, and the service that a
     /// service-linked role belongs to.
@@ -125,13 +125,15 @@ impl UserIdentity<'_> {
             Some("IAMUser" | "FederatedUser" | "Root" | "Role") => {
                 arn.map_or_else(by_id, ToOwned::to_owned)
             }
-            Some("AWSService") | None => invoked_by.map_or_else(by_id, ToOwned::to_owned),
+            Some("AWSService") | None => invoked_by.or(arn).map_or_else(by_id, ToOwned::to_owned),
             Some("IdentityCenterUser") => fallback(
                 self.on_behalf_of
                     .as_ref()
                     .and_then(|user| text(user.user_id.as_ref())),
             ),
-            Some(_) => by_id(),
+            Some("AWSAccount") => by_id(),
+            // A type that is new here: what there is.
+            Some(_) => arn.map_or_else(by_id, ToOwned::to_owned),
         };
         let session = match kind {
             Some("AssumedRole") => arn
@@ -141,6 +143,9 @@ impl UserIdentity<'_> {
             Some("AWSAccount") => principal_id.and_then(|id| Some(id.split_once(':')?.1)),
             _ => None,
         };
+        let named = account
+            .or_else(|| arn.and_then(account_of))
+            .or_else(|| issuer.and_then(account_of));
         let service = match kind {
             Some("AWSService") | None => invoked_by,
             _ => linked_service(&key),
@@ -150,7 +155,7 @@ impl UserIdentity<'_> {
             arn: arn.map(Into::into),
             principal: Principal {
                 kind: kind.map(Into::into),
-                account: account.map(Into::into),
+                account: named.map(Into::into),
                 service: service.map(Into::into),
                 key: key.into(),
             },
@@ -162,6 +167,12 @@ impl UserIdentity<'_> {
 fn assumed_role(arn: &str) -> Option<(&str, &str)> {
     let (role, session) = arn.rsplit_once('/')?;
     role.contains('/').then_some((role, session))
+}
+
+/// The account that an ARN names.
+fn account_of(arn: &str) -> Option<&str> {
+    let account = arn.strip_prefix("arn:")?.split(':').nth(3)?;
+    (!account.is_empty()).then_some(account)
 }
 
 /// The service that a service-linked role's ARN names: `…:role/aws-service-role/<service>/…`.

@@ -108,6 +108,19 @@ fn an_identity_center_user_is_on_behalf_of_whom() {
 }
 
 #[test]
+fn a_type_that_is_new_keeps_its_arn_and_its_account() {
+    let arn = format!("arn:aws:iam::{ACCOUNT}:directory/mary");
+    for identity in [
+        json!({"type": "Directory", "arn": arn}),
+        json!({"arn": arn}),
+    ] {
+        assert_eq!(who(identity.clone()), (arn.clone(), None));
+        let accounts = json!({"expectedPullers": {"accounts": [ACCOUNT]}});
+        assert!(expected(accounts, identity));
+    }
+}
+
+#[test]
 fn strange_and_empty_identities_never_cost_the_event() {
     assert_eq!(who(json!({"type": "Martian"})).0, "Martian//");
     assert_eq!(who(json!({})).0, "//");

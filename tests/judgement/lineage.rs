@@ -128,6 +128,44 @@ fn a_tag_that_now_names_an_index_without_the_needed_child_is_unpullable() {
 }
 
 #[test]
+fn a_tag_whose_index_lost_the_child_that_runs_is_unpullable_whatever_the_node_is() {
+    let mut world = pushed()
+        .pod("web-1", 5, WEB, &digest(&amd()))
+        .event(lifecycle(20, 2, "transition", &[(&digest(&amd()), &[])]));
+    assert_eq!(world.verdicts(), ["ImageArchived Unpullable"]);
+    world.running[0].platform = None;
+    assert_eq!(world.verdicts(), ["ImageArchived Unpullable"]);
+}
+
+#[test]
+fn children_deleted_by_two_people_are_two_findings() {
+    let removed = |minutes, child: &str, who| {
+        let id = by_digest(&digest(child));
+        let mut record = delete(minutes, json!([id]), json!([id]), json!([]));
+        record["userIdentity"] = role(who, "s");
+        record
+    };
+    let two = |second| {
+        let mut world = pushed()
+            .pod("web-1", 5, WEB, &digest(&both()))
+            .pod("web-2", 5, WEB, &digest(&both()))
+            .event(removed(20, &amd(), "mary"))
+            .event(removed(21, &arm(), second));
+        world.running[1].platform = Some(Platform {
+            os: "linux".into(),
+            architecture: "arm64".into(),
+        });
+        world.findings()
+    };
+    let counts = |findings: Vec<ecr_audit::api::Finding>| -> Vec<(usize, i64)> {
+        let counts = findings.iter().map(|one| (one.containers.len(), one.count));
+        counts.collect()
+    };
+    assert_eq!(counts(two("mary")), [(2, 2)]);
+    assert_eq!(counts(two("bob")), [(1, 1), (1, 1)]);
+}
+
+#[test]
 fn a_config_digest_is_mapped_to_its_manifest() {
     let config = Digest::of_manifest("amd64");
     let world = World::new()
@@ -150,6 +188,22 @@ fn of_several_manifests_with_one_config_the_one_that_the_tag_named_counts() {
         .pod("web-1", 5, WEB, &config);
     let image = world.assess().images.remove(0);
     assert_eq!(image.digest.unwrap(), digest(&amd()));
+}
+
+#[test]
+fn of_several_manifests_with_one_config_the_one_that_the_reference_pins_counts() {
+    let config = Digest::of_manifest("amd64");
+    let twin = amd().replace("\"layers\":[]", "\"layers\": []");
+    let runs = |pinned: &str| {
+        let reference = format!("{WEB}@{}", digest(pinned));
+        let world = pushed()
+            .event(push(4, Some("v2"), &twin))
+            .pod("web-1", 5, &reference, &config);
+        world.assess().images.remove(0).digest.unwrap()
+    };
+    assert_eq!(runs(&amd()), digest(&amd()));
+    assert_eq!(runs(&twin), digest(&twin));
+    assert_eq!(runs(&both()), digest(&amd()), "the child of a pinned index");
 }
 
 #[test]
