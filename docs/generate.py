@@ -25,13 +25,15 @@ def literal(text):
 
 
 def metrics():
-    source = (ROOT / "src/report/metrics.rs").read_text()
+    files = [ROOT / "src/report/metrics.rs", *sorted((ROOT / "src/report/metrics").glob("*.rs"))]
+    source = "\n".join(file.read_text() for file in files)
     string = r'"((?:[^"\\]|\\.)*)"'
-    pattern = re.compile(rf'"(ecr_audit_\w+)",\s*{string},?(\s*\)?,?\s*&(?:\[([^\]]*)\]|place\b))?', re.S)
+    labels = r"(\s*\)?,?\s*(?:\.buckets\([^)]*\(\)\),\s*)?&(?:\[([^\]]*)\]|place\b))?"
+    pattern = re.compile(rf'(HistogramOpts::new\(\s*)?"(ecr_audit_\w+)",\s*{string},?{labels}', re.S)
     place = re.search(r"let place = \[([^\]]*)\]", source).group(1)
     rows, found = [], set()
     for match in pattern.finditer(source):
-        name, text, labels, listed = match.groups()
+        timed, name, text, labels, listed = match.groups()
         found.add(name)
         if labels is None:
             labels = ""
@@ -40,7 +42,7 @@ def metrics():
         else:
             labels = listed
         labels = ", ".join(f"`{label}`" for label in re.findall(r'"(\w+)"', labels))
-        kind = "counter" if name.endswith("_total") else "gauge"
+        kind = "histogram" if timed else "counter" if name.endswith("_total") else "gauge"
         rows.append(f"| `{name}` | {kind} | {labels} | {literal(text)} |")
     missed = set(re.findall(r'"(ecr_audit_\w+)"', source)) - found
     if missed or not rows:

@@ -13,6 +13,7 @@ use super::{
     APPEND, InTime as _, Ledger, LedgerError, coverage,
     intern::{Ids, Interned},
     key::{call_key, event_key, pack},
+    meter::Operation,
     remember,
     statement::{rows, slices, storable},
     touched,
@@ -97,6 +98,15 @@ impl Ledger {
 
     /// The same, with a trail's file that is read in full with this page.
     pub(super) async fn append_with(
+        &self,
+        page: &Page<'_>,
+        file: Option<&FileRow<'_>>,
+    ) -> Result<Appended, LedgerError> {
+        self.timed(Operation::Append, self.append_patiently(page, file))
+            .await
+    }
+
+    async fn append_patiently(
         &self,
         page: &Page<'_>,
         file: Option<&FileRow<'_>>,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use sqlx::{Any, Row as _, Transaction};
 
-use super::{InTime as _, Ledger, LedgerError, append::Page, statement::storable};
+use super::{Ledger, LedgerError, append::Page, meter::Timed as _, statement::storable};
 use crate::event::{EventName, Interval, Intervals};
 
 /// What one source has read of one event name in one account and region.
@@ -303,7 +303,7 @@ impl Ledger {
         .bind(storable(name))
         .bind(i64::from(only))
         .fetch_all(self.pool())
-        .in_time()
+        .reads(self)
         .await?;
         let mut all: Vec<Coverage> = Vec::new();
         for row in rows {

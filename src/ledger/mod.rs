@@ -16,6 +16,8 @@ mod cursor;
 mod error;
 mod intern;
 mod key;
+mod measure;
+mod meter;
 mod read;
 mod remember;
 mod schema;
@@ -34,12 +36,14 @@ pub use connect::Backend;
 pub use coverage::Coverage;
 pub use cursor::Cursor;
 pub use error::LedgerError;
+pub use meter::{Meter, Operation};
 pub use read::{CallerId, TagTarget, TargetId};
 pub use remember::{KeptRecord, UnreadCount};
 pub use schema::SCHEMA_VERSION;
 
 use connect::PasswordFile;
 use intern::Interned;
+use meter::{Metered, Unmetered, metered};
 
 /// How long the database may take to answer. A server behind a network that lets nothing through
 /// would be waited for for ever; PostgreSQL itself ends statements before.
@@ -60,6 +64,7 @@ struct Inner {
     writer: Mutex<()>,
     /// Ids of what committed transactions have stored.
     interned: Interned,
+    meter: Metered,
 }
 
 impl Ledger {
@@ -74,6 +79,24 @@ impl Ledger {
     /// The same, with the password of PostgreSQL from a file. It is read again for new connections:
     /// a password can be changed while this runs.
     pub async fn open_with(url: &str, password: Option<PathBuf>) -> Result<Self, LedgerError> {
+        Self::open_metered(url, password, Arc::new(Unmetered)).await
+    }
+
+    /// The same, with a meter that is told of everything the ledger does, opening included.
+    pub async fn open_metered(
+        url: &str,
+        password: Option<PathBuf>,
+        meter: Arc<dyn Meter>,
+    ) -> Result<Self, LedgerError> {
+        let opened = Self::open_now(url, password, Metered(meter.clone()));
+        metered(&*meter, Operation::Open, opened).await
+    }
+
+    async fn open_now(
+        url: &str,
+        password: Option<PathBuf>,
+        meter: Metered,
+    ) -> Result<Self, LedgerError> {
         let (pool, backend, password) = connect::connect(url, password).await?;
         schema::migrate(&pool, backend).in_time().await?;
         Ok(Self {
@@ -83,6 +106,7 @@ impl Ledger {
                 password,
                 writer: Mutex::new(()),
                 interned: Interned::default(),
+                meter,
             }),
         })
     }

@@ -9,12 +9,13 @@ use std::{
 use sqlx::{AssertSqlSafe, Row as _, any::AnyRow};
 
 use super::{
-    InTime as _, Ledger, LedgerError,
+    Ledger, LedgerError,
     append::{CORRECTION, DENIED},
     coverage::timestamp,
     cursor::Cursor,
     intern::repository_digest,
     key::{unpack, without_hash},
+    meter::Timed as _,
     schema::counts,
     statement::integers,
 };
@@ -83,7 +84,7 @@ impl Ledger {
         let row = sqlx::query("SELECT id FROM repositories WHERE digest = $1")
             .bind(repository_digest(repository)?)
             .fetch_optional(self.pool())
-            .in_time()
+            .reads(self)
             .await?;
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
@@ -99,7 +100,7 @@ impl Ledger {
         )
         .bind(id)
         .fetch_all(self.pool())
-        .in_time()
+        .reads(self)
         .await?;
         let rank = |event: &Event| {
             (
@@ -129,7 +130,7 @@ impl Ledger {
     pub async fn repositories(&self) -> Result<BTreeSet<Repository>, LedgerError> {
         let rows = sqlx::query("SELECT account, region, name FROM repositories")
             .fetch_all(self.pool())
-            .in_time()
+            .reads(self)
             .await?;
         rows.iter()
             .map(|row| {
@@ -163,7 +164,7 @@ impl Ledger {
         let rows = sqlx::query(AssertSqlSafe(sql))
             .bind(cursor.floor(now))
             .fetch_all(self.pool())
-            .in_time()
+            .reads(self)
             .await?;
         let mut callers = Vec::with_capacity(rows.len());
         for row in &rows {
@@ -191,7 +192,7 @@ impl Ledger {
         let rows = sqlx::query(AssertSqlSafe(sql))
             .bind(id)
             .fetch_all(self.pool())
-            .in_time()
+            .reads(self)
             .await?;
         rows.iter()
             .map(|row| caller(row).map(|(id, caller)| (CallerId(id), caller)))
@@ -212,7 +213,7 @@ impl Ledger {
         let rows = sqlx::query("SELECT caller FROM pullers WHERE repository = $1")
             .bind(id)
             .fetch_all(self.pool())
-            .in_time()
+            .reads(self)
             .await?;
         let mut here = BTreeSet::new();
         for row in rows {
@@ -238,7 +239,7 @@ impl Ledger {
                     .bind(last)
                     .persistent(false)
                     .fetch_all(self.pool())
-                    .in_time()
+                    .reads(self)
                     .await?,
             );
         }
@@ -305,7 +306,7 @@ impl Ledger {
         sqlx::query(AssertSqlSafe(sql))
             .persistent(false)
             .fetch_all(self.pool())
-            .in_time()
+            .reads(self)
             .await
     }
 
@@ -322,7 +323,7 @@ impl Ledger {
         )
         .bind(id)
         .fetch_all(self.pool())
-        .in_time()
+        .reads(self)
         .await?;
         rows.iter()
             .map(|row| {
@@ -361,7 +362,7 @@ impl Ledger {
                 .bind(last)
                 .persistent(false)
                 .fetch_one(self.pool())
-                .in_time()
+                .reads(self)
                 .await?;
             count += row.try_get::<i64, _>(0)?;
         }

@@ -8,9 +8,10 @@ use sha2::{Digest as _, Sha256};
 use sqlx::{Any, AssertSqlSafe, Row as _, Transaction};
 
 use super::{
-    InTime as _, Ledger, LedgerError,
+    Ledger, LedgerError,
     append::Page,
     coverage::{self, timestamp},
+    meter::Timed as _,
     statement::{rows, slices, storable},
 };
 use crate::event::EventName;
@@ -125,7 +126,7 @@ impl Ledger {
         )
         .bind(i64::from(limit))
         .fetch_all(self.pool())
-        .in_time()
+        .reads(self)
         .await?;
         rows.iter()
             .map(|row| {
@@ -152,7 +153,7 @@ impl Ledger {
         )
         .bind(since.as_second())
         .fetch_all(self.pool())
-        .in_time()
+        .reads(self)
         .await?;
         rows.iter()
             .map(|row| {
@@ -179,9 +180,20 @@ impl Ledger {
         if instances.is_empty() {
             return Ok(());
         }
+        self.store_nodes(cluster, &instances, now)
+            .writes(self)
+            .await
+    }
+
+    async fn store_nodes(
+        &self,
+        cluster: &str,
+        instances: &[String],
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
         let turn = self.write_turn().await;
         let mut transaction = self.begin().await?;
-        for slice in slices(&instances) {
+        for slice in slices(instances) {
             let sql = format!(
                 "INSERT INTO nodes (cluster,instance,first_seen,last_seen) VALUES {}
                  ON CONFLICT (cluster, instance) DO UPDATE SET last_seen = excluded.last_seen
@@ -208,7 +220,7 @@ impl Ledger {
         let rows = sqlx::query("SELECT instance FROM nodes WHERE cluster = $1")
             .bind(storable(cluster))
             .fetch_all(self.pool())
-            .in_time()
+            .reads(self)
             .await?;
         rows.iter()
             .map(|row| {
@@ -223,7 +235,7 @@ impl Ledger {
         let row = sqlx::query("SELECT value FROM state WHERE key = $1")
             .bind(storable(key))
             .fetch_optional(self.pool())
-            .in_time()
+            .reads(self)
             .await?;
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
@@ -238,7 +250,7 @@ impl Ledger {
         .bind(storable(key))
         .bind(storable(value))
         .execute(self.pool())
-        .in_time()
+        .writes(self)
         .await?;
         drop(turn);
         Ok(())
@@ -251,7 +263,7 @@ impl Ledger {
         let result = sqlx::query("DELETE FROM trail_files WHERE read_time < $1")
             .bind(before.as_second())
             .execute(self.pool())
-            .in_time()
+            .writes(self)
             .await?;
         drop(turn);
         Ok(result.rows_affected())
@@ -262,21 +274,12 @@ impl Ledger {
     ///
     /// Their time no longer counts as read from here on, even if this stops half-way.
     pub async fn prune(&self, before: Timestamp) -> Result<u64, LedgerError> {
-        {
-            let turn = self.write_turn().await;
-            let mut transaction = self.begin().await?;
-            coverage::shrink(
-                EventName::BatchGetImage,
-                before.as_second(),
-                &mut transaction,
-            )
+        self.shrink(EventName::BatchGetImage, before)
+            .writes(self)
             .await?;
-            transaction.commit().await?;
-            drop(turn);
-        }
         let rows = sqlx::query("SELECT id FROM repositories ORDER BY id")
             .fetch_all(self.pool())
-            .in_time()
+            .reads(self)
             .await?;
         let mut pruned = 0;
         for row in rows {
@@ -287,6 +290,16 @@ impl Ledger {
         Ok(pruned)
     }
 
+    /// What is forgotten no longer counts as read.
+    async fn shrink(&self, name: EventName, before: Timestamp) -> Result<(), LedgerError> {
+        let turn = self.write_turn().await;
+        let mut transaction = self.begin().await?;
+        coverage::shrink(name, before.as_second(), &mut transaction).await?;
+        transaction.commit().await?;
+        drop(turn);
+        Ok(())
+    }
+
     /// A few hours of one repository at a time, so that appends get their turn between them.
     async fn prune_repository(&self, repository: i64, before: i64) -> Result<u64, LedgerError> {
         let mut pruned = 0;
@@ -294,7 +307,7 @@ impl Ledger {
             let first = sqlx::query("SELECT min(time) FROM pulls WHERE repository = $1")
                 .bind(repository)
                 .fetch_one(self.pool())
-                .in_time()
+                .reads(self)
                 .await?;
             let first: Option<i64> = first.try_get(0)?;
             let Some(first) = first.filter(|first| *first < before) else {
@@ -305,7 +318,7 @@ impl Ledger {
                 .bind(repository)
                 .bind(before.min(first + PRUNE_SPAN))
                 .execute(self.pool())
-                .in_time()
+                .writes(self)
                 .await?;
             drop(turn);
             pruned += result.rows_affected();

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{Any, Row as _, Transaction};
 
-use super::{Ledger, LedgerError, connect::Backend, statement::storable};
+use super::{Ledger, LedgerError, connect::Backend, meter::Timed as _, statement::storable};
 use crate::event::Repository;
 
 /// What the keys in `state` begin with.
@@ -63,6 +63,7 @@ impl Ledger {
         }
         let rows = sqlx::query("SELECT key, value FROM state WHERE key LIKE 'touched/%'")
             .fetch_all(self.pool())
+            .reads(self)
             .await?;
         let mut touched = BTreeMap::new();
         for row in rows {

@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use sqlx::{Any, Row as _, Transaction};
 
 use super::{
-    InTime as _, Ledger, LedgerError,
+    Ledger, LedgerError,
     append::Page,
     coverage::{Key, LOG_FILES, cut, extend, key_id, lock_key, timestamp, whole_seconds},
+    meter::Timed as _,
     statement::storable,
 };
 use crate::{
@@ -86,7 +87,7 @@ impl Ledger {
         .bind(delivered.start.as_second())
         .bind(delivered.end.as_second())
         .fetch_all(self.pool())
-        .in_time()
+        .reads(self)
         .await?;
         rows.iter()
             .map(|row| {
@@ -130,7 +131,7 @@ impl Ledger {
         )
         .bind(storable(trail))
         .fetch_all(self.pool())
-        .in_time()
+        .reads(self)
         .await?;
         for row in &rows {
             let reason: &str = row.try_get(3)?;
@@ -164,6 +165,15 @@ impl Ledger {
         if learned.is_empty() {
             return Ok(());
         }
+        self.store_learned(trail, place, learned).writes(self).await
+    }
+
+    async fn store_learned(
+        &self,
+        trail: &str,
+        place: &Place,
+        learned: &Learned,
+    ) -> Result<(), LedgerError> {
         let turn = self.write_turn().await;
         let mut transaction = self.begin().await?;
         let key = place_key(trail, &place.account, &place.region);

@@ -96,6 +96,14 @@ impl Readiness {
         closed.map(str::to_owned).collect()
     }
 
+    /// Each gate's name, and whether it is open.
+    fn gates(&self) -> Vec<(&'static str, bool)> {
+        let gates = self.gates.read().unwrap_or_else(PoisonError::into_inner);
+        Gate::ALL
+            .map(|gate| (gate.name(), matches!(gates.get(&gate), Some(None))))
+            .into()
+    }
+
     fn report(&self) -> (bool, String) {
         let gates = self.gates.read().unwrap_or_else(PoisonError::into_inner);
         let mut ready = true;
@@ -157,6 +165,8 @@ async fn readyz(State(shared): State<Shared>) -> Response {
 }
 
 async fn scrape(State(shared): State<Shared>) -> Response {
+    let gates = shared.readiness.gates();
+    shared.metrics.process(|process| process.gates = gates);
     match shared.metrics.text() {
         Ok(text) => (
             [(

@@ -8,17 +8,19 @@ pub mod admin;
 mod assess;
 mod controller;
 mod definitions;
+mod gauge;
 pub mod lease;
 mod policies;
 mod policy;
 mod publish;
+mod requests;
 pub mod status_page;
 mod visit;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use kube::{Client, Config};
+use kube::Config;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -121,11 +123,11 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| config.default_namespace.clone());
     // A watch may be silent for minutes; nothing else may.
-    let quiet_client = Client::try_from(config.clone()).map_err(RunError::Cluster)?;
+    let quiet_client = requests::client(config.clone(), &metrics).map_err(RunError::Cluster)?;
     config.read_timeout = Some(ANSWER);
     config.reset_reader_on_write = true;
-    let lease_client = Client::try_from(config.clone()).map_err(RunError::Cluster)?;
-    let client = Client::try_from(config).map_err(RunError::Cluster)?;
+    let lease_client = requests::client(config.clone(), &metrics).map_err(RunError::Cluster)?;
+    let client = requests::client(config, &metrics).map_err(RunError::Cluster)?;
     let identity = identity();
     let (campaign, leadership) = Campaign::new(
         lease_client,
@@ -144,9 +146,10 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         };
         tokio::spawn(status_page::serve(listener, page, stop.clone()))
     });
-    let Some(ledger) = open(&options, &readiness, &stop).await? else {
+    let Some(ledger) = open(&options, &readiness, &metrics, &stop).await? else {
         return Ok(());
     };
+    let gauge = tokio::spawn(gauge::watch(ledger.clone(), metrics.clone(), stop.clone()));
     tracing::info!(listen = %options.listen, ledger = ?ledger.backend(), namespace, "started");
 
     let campaign = tokio::spawn(campaign.run(stop.clone()));
@@ -185,6 +188,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let ended = timeout(END, async {
         // A task that failed has nothing left to end.
         let _ = campaign.await;
+        let _ = gauge.await;
         let _ = admin.await;
         if let Some(page) = status_page {
             let _ = page.await;
@@ -208,10 +212,13 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
 async fn open(
     options: &Options,
     readiness: &Readiness,
+    metrics: &Metrics,
     stop: &CancellationToken,
 ) -> Result<Option<Ledger>, LedgerError> {
+    let meter = gauge::meter(metrics);
     loop {
-        match Ledger::open_with(&options.ledger, options.ledger_password.clone()).await {
+        let password = options.ledger_password.clone();
+        match Ledger::open_metered(&options.ledger, password, meter.clone()).await {
             Ok(ledger) => {
                 readiness.open(Gate::Ledger);
                 return Ok(Some(ledger));

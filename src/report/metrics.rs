@@ -4,9 +4,12 @@
 //! and a bounded number of findings and containers. Only the leader has anything to say about
 //! policies.
 
+mod timed;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -16,6 +19,7 @@ use prometheus::{
     proto::MetricFamily,
 };
 
+use self::timed::Timed;
 use super::{
     process::figures,
     text::plain,
@@ -23,6 +27,7 @@ use super::{
 };
 use crate::{
     api::{Finding, FindingType, ImageState, ImageTotals, Impact},
+    ledger::{LedgerError, Operation},
     source::{Counters, Health},
 };
 
@@ -101,16 +106,16 @@ pub struct ProcessSeries {
     pub pods: i64,
     /// Assessments of a repository for a policy, since the start.
     pub assessments: u64,
-    /// Seconds that these took.
-    pub assessment_seconds: f64,
     /// Writes to the Kubernetes API that did not succeed, by reason.
     pub write_errors: BTreeMap<&'static str, u64>,
     /// Writes to the Kubernetes API.
     pub writes: u64,
-    /// Reconciles of all policies by result, since the start.
-    pub reconciles: BTreeMap<&'static str, u64>,
-    /// Seconds that these took.
-    pub reconcile_seconds: f64,
+    /// Gates of readiness, and whether each is open.
+    pub gates: Vec<(&'static str, bool)>,
+    /// Bytes that the ledger takes, once that was asked.
+    pub ledger_bytes: Option<i64>,
+    /// Rows of the ledger's tables.
+    pub ledger_rows: Vec<(&'static str, i64)>,
     /// When the process started.
     pub started: Option<Timestamp>,
 }
@@ -128,6 +133,7 @@ struct State {
 pub struct Metrics {
     registry: Registry,
     state: Arc<RwLock<State>>,
+    timed: Timed,
 }
 
 impl Metrics {
@@ -145,7 +151,39 @@ impl Metrics {
                 .flat_map(|family| family.desc().into_iter().cloned().collect::<Vec<_>>())
                 .collect(),
         }))?;
-        Ok(Self { registry, state })
+        let timed = Timed::new(&registry)?;
+        Ok(Self {
+            registry,
+            state,
+            timed,
+        })
+    }
+
+    /// A request to the Kubernetes API has ended.
+    pub fn api_request(
+        &self,
+        verb: &'static str,
+        resource: &'static str,
+        code: &'static str,
+        took: Duration,
+    ) {
+        self.timed.api_request(verb, resource, code, took);
+    }
+
+    /// A pass over all policies has ended.
+    pub fn reconcile(&self, result: &'static str, took: Duration) {
+        self.timed.reconcile(result, took);
+    }
+
+    /// So many assessments were made, in this time together.
+    pub fn assessments(&self, count: u64, took: Duration) {
+        self.process(|process| process.assessments += count);
+        self.timed.assessments(took);
+    }
+
+    /// The ledger has done something, or failed to.
+    pub fn ledger(&self, operation: Operation, took: Duration, error: Option<&LedgerError>) {
+        self.timed.ledger(operation, took, error);
     }
 
     /// Replaces what is exported of the policies.
@@ -371,6 +409,11 @@ fn source_families(
         ),
         &place,
     )?;
+    let gaps = gauges(
+        "ecr_audit_source_gaps",
+        "Files and messages that were delivered and cannot be read, up to a bound.",
+        &["source", "account", "region", "reason"],
+    )?;
     let errors = CounterVec::new(
         Opts::new("ecr_audit_source_errors_total", "Reads that failed."),
         &["source", "account", "region", "reason"],
@@ -418,6 +461,11 @@ fn source_families(
         if let Some(at) = health.last_success {
             success.with_label_values(&labels).set(seconds(at));
         }
+        for gap in &health.gaps {
+            let [kind, account, region] = labels;
+            gaps.with_label_values(&[kind, account, region, gap.reason.as_str()])
+                .inc();
+        }
     }
     if let Some(counters) = counters {
         for ((kind, account, region, reason), count) in counters.errors() {
@@ -453,6 +501,7 @@ fn source_families(
     Ok(vec![
         Box::new(until),
         Box::new(success),
+        Box::new(gaps),
         Box::new(errors),
         Box::new(requests),
         Box::new(events),
@@ -485,11 +534,6 @@ fn process_families(process: &ProcessSeries) -> Result<Families, prometheus::Err
         "Assessments of one repository for one policy.",
         float(process.assessments),
     )?;
-    let duration = counter(
-        "ecr_audit_assessment_duration_seconds_total",
-        "Time that these took.",
-        process.assessment_seconds,
-    )?;
     let writes = counter(
         "ecr_audit_api_writes_total",
         "Writes to the Kubernetes API that succeeded.",
@@ -505,33 +549,40 @@ fn process_families(process: &ProcessSeries) -> Result<Families, prometheus::Err
     for (reason, count) in &process.write_errors {
         errors.with_label_values(&[*reason]).inc_by(float(*count));
     }
-    let reconciles = CounterVec::new(
-        Opts::new(
-            "ecr_audit_reconciles_total",
-            "Passes over all policies; `failed` ones are made again.",
-        ),
-        &["result"],
+    let gates = gauges(
+        "ecr_audit_gate_open",
+        "1 for what the operator needs and has, 0 for what it waits for.",
+        &["gate"],
     )?;
-    for (result, count) in &process.reconciles {
-        reconciles
-            .with_label_values(&[*result])
-            .inc_by(float(*count));
+    for (gate, is_open) in &process.gates {
+        gates.with_label_values(&[*gate]).set(i64::from(*is_open));
     }
-    let reconcile_duration = counter(
-        "ecr_audit_reconcile_duration_seconds_total",
-        "Time that these took.",
-        process.reconcile_seconds,
+    let ledger_bytes = gauges(
+        "ecr_audit_ledger_size_bytes",
+        "Bytes that the ledger's tables and indexes take, a SQLite file's write-ahead log not.",
+        &[],
     )?;
+    if let Some(bytes) = process.ledger_bytes {
+        ledger_bytes.with_label_values::<&str>(&[]).set(bytes);
+    }
+    let ledger_rows = gauges(
+        "ecr_audit_ledger_rows",
+        "Rows of the ledger's tables, counted every minute, or less often where that takes long.",
+        &["table"],
+    )?;
+    for (table, rows) in &process.ledger_rows {
+        ledger_rows.with_label_values(&[*table]).set(*rows);
+    }
     let mut families: Families = vec![
         Box::new(build),
         Box::new(leader),
         Box::new(pods),
         Box::new(assessments),
-        Box::new(duration),
         Box::new(writes),
         Box::new(errors),
-        Box::new(reconciles),
-        Box::new(reconcile_duration),
+        Box::new(gates),
+        Box::new(ledger_bytes),
+        Box::new(ledger_rows),
     ];
     families.extend(machine_families(process)?);
     Ok(families)

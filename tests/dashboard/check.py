@@ -39,11 +39,13 @@ def exposition():
     text, known = [], 0
     for name, kind, labels, meaning in rows:
         wanted = re.findall(r"`(\w+)`", labels)
-        mine = [line for line in series if re.match(rf"{name}[{{ ]", line)]
+        suffix = "(?:_bucket|_sum|_count)" if kind == "histogram" else ""
+        mine = [line for line in series if re.match(rf"{name}{suffix}[{{ ]", line)]
         if not mine:
             sys.exit(f"operator.prom has no {name}")
         for line in mine:
-            if re.findall(r'(\w+)="', line) != wanted:
+            bound = ["le"] if line.startswith(f"{name}_bucket") else []
+            if re.findall(r'(\w+)="', line) != wanted + bound:
                 sys.exit(f"docs/metrics.md says that the labels are {wanted}: {line}")
         known += len(mine)
         text += [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}", *mine]

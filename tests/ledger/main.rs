@@ -11,6 +11,7 @@
 mod crashes;
 mod database;
 mod faults;
+mod figures;
 mod orders;
 mod promises;
 mod queries;

@@ -65,11 +65,9 @@ impl Controller {
         }
         self.all_dirty = false;
         self.dirty.clear();
-        let seconds = started.elapsed().as_secs_f64();
-        self.metrics.process(|process| {
-            process.assessments += assessments;
-            process.assessment_seconds += seconds;
-        });
+        if assessments > 0 {
+            self.metrics.assessments(assessments, started.elapsed());
+        }
         Ok(())
     }
 

@@ -286,11 +286,7 @@ impl Controller {
         let whole = self.pass().await;
         if self.leader_since.is_some() {
             let result = if whole { "ok" } else { "failed" };
-            let seconds = began.elapsed().as_secs_f64();
-            self.metrics.process(|process| {
-                *process.reconciles.entry(result).or_default() += 1;
-                process.reconcile_seconds += seconds;
-            });
+            self.metrics.reconcile(result, began.elapsed());
         }
         whole
     }
