@@ -230,6 +230,40 @@ async fn alerts_and_dashboard_reach_the_cluster_as_they_are_in_their_files() {
     );
 }
 
+#[test]
+fn every_alert_has_its_words_its_runbook_and_its_unit_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let rules = fs::read_to_string(chart().join("files/alerts.yaml")).unwrap();
+    let rules: Value = serde_saphyr::from_str(&rules).unwrap();
+    let tests = fs::read_to_string(root.join("tests/alerts/alerts_test.yaml")).unwrap();
+    let mut pages: Vec<String> = fs::read_dir(root.join("docs/runbooks"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    for group in rules["groups"].as_array().unwrap() {
+        for rule in group["rules"].as_array().unwrap() {
+            let name = rule["alert"].as_str().unwrap();
+            assert!(rule["for"].is_string(), "{name}");
+            let severity = rule["labels"]["severity"].as_str().unwrap();
+            assert!(["critical", "warning"].contains(&severity), "{name}");
+            for words in ["summary", "description"] {
+                assert!(rule["annotations"][words].is_string(), "{name} {words}");
+            }
+            let link = rule["annotations"]["runbook_url"].as_str().unwrap();
+            let page = format!("{name}.md");
+            assert!(link.ends_with(&format!("/docs/runbooks/{page}")), "{link}");
+            let text = fs::read_to_string(root.join("docs/runbooks").join(&page)).unwrap();
+            for part in ["Meaning", "Impact", "Diagnosis", "Mitigation"] {
+                assert!(text.contains(&format!("**{part}.**")), "{page} {part}");
+            }
+            let fires = format!("alertname=\"{name}\"");
+            assert!(tests.contains(&fires), "no test has {name} fire");
+            pages.retain(|other| *other != page);
+        }
+    }
+    assert!(pages.is_empty(), "runbooks of no alert: {pages:?}");
+}
+
 #[tokio::test]
 async fn wrong_values_are_refused_and_the_message_names_the_field() {
     const POSTGRES: &str = "ledger.type=postgres,ledger.postgres.secretName=url";
