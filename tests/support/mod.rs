@@ -26,6 +26,7 @@
 
 pub mod access;
 pub mod audit_log;
+pub mod calls;
 pub mod chart;
 pub mod control_plane;
 pub mod http;
@@ -44,6 +45,7 @@ pub mod servers;
 pub mod trail;
 
 pub use access::Access;
+pub use calls::Calls;
 pub use chart::Release;
 pub use control_plane::{ControlPlane, Options};
 pub use ministack::Ministack;
