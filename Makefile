@@ -2,6 +2,7 @@
 
 CARGO ?= cargo
 FUZZ_SECONDS ?= 3600
+IMAGE ?= ecr-audit-operator:dev
 # The folder with kubectl and helm, building the programs if need be.
 TESTBED = tests/testbed/build.sh
 
@@ -20,6 +21,19 @@ test: testbed ## run every test, against a real control plane
 
 soak: ## kill a process that writes the ledger a thousand times
 	ECR_AUDIT_SOAK=1000 $(CARGO) test --locked --test ledger -- crashes::
+
+# The time of the last commit is that of every file in the image: one source, the same layers.
+EPOCH = $$(git log -1 --format=%ct)
+IMAGE_ARGS = --build-arg SOURCE_DATE_EPOCH=$(EPOCH) --build-arg VERSION=$$(git describe --always --dirty)
+
+.PHONY: image
+image: ## build the image IMAGE, with buildah or else docker
+	if command -v buildah > /dev/null; then \
+		buildah build --layers --timestamp $(EPOCH) $(IMAGE_ARGS) --tag $(IMAGE) .; \
+	else \
+		docker buildx build $(IMAGE_ARGS) \
+			--output type=docker,name=$(IMAGE),rewrite-timestamp=true .; \
+	fi
 
 .PHONY: bench-files bench-idle fuzz
 bench-files: ## how fast trail files are read, as ratios to pure inflate
