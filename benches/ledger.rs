@@ -1,7 +1,7 @@
 //! How fast the ledger takes facts, how much of the disk a pull costs, and how fast it answers.
 //!
 //! `cargo bench --bench ledger` appends a million pulls by 1,000 principals from 100 repositories
-//! to a new SQLite file, page sizes as files and as `LookupEvents` have them, and 200,000 to a
+//! to a new SQLite file, page sizes as buckets' files and as `LookupEvents` have them, and 200,000 to a
 //! PostgreSQL server (see `tests/support/postgres.rs` for which); then reads. As a test it runs
 //! with a few pages, to see that it runs.
 
@@ -21,6 +21,7 @@ use ecr_audit::{
 };
 use jiff::Timestamp;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use sqlx::{Connection as _, Row as _};
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -117,11 +118,24 @@ impl World {
     }
 }
 
+/// CPU time of this process so far, which tells more than the clock where others share the machine.
+/// Of PostgreSQL it is the client's part.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    // In hundredths of a second, the 14th and the 15th field of the line.
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    ticks
+        .filter_map(|field| field.parse::<f64>().ok())
+        .sum::<f64>()
+        / 100.0
+}
+
 async fn append(ledger: &Ledger, what: &str, facts: usize, per_page: usize) {
     let mut world = World::new();
     let pages = facts.div_ceil(per_page);
     let mut busy = std::time::Duration::ZERO;
-    let mut new = 0;
+    let (mut new, mut cpu) = (0, 0.0);
     for number in 0..pages {
         let events = world.page(per_page, number, pages);
         let page = Page {
@@ -137,14 +151,16 @@ async fn append(ledger: &Ledger, what: &str, facts: usize, per_page: usize) {
             }),
             settled: None,
         };
-        let begun = Instant::now();
+        let (begun, used) = (Instant::now(), cpu_seconds());
         new += ledger.append(&page).await.unwrap().new_events;
         busy += begun.elapsed();
+        cpu += cpu_seconds() - used;
     }
     println!(
-        "{what}, {per_page} a page: {new} facts in {:.1} s, {:.0} facts/s",
+        "{what}, {per_page} a page: {new} facts in {:.1} s, {:.0} facts/s, {:.1} µs of CPU each",
         busy.as_secs_f64(),
-        new as f64 / busy.as_secs_f64()
+        new as f64 / busy.as_secs_f64(),
+        cpu * 1e6 / new as f64
     );
 }
 
@@ -190,6 +206,15 @@ async fn read(ledger: &Ledger, what: &str) {
     );
 }
 
+/// What the tables and their indexes take on the disk.
+async fn database_size(url: &str) -> i64 {
+    let mut connection = sqlx::AnyConnection::connect(url).await.unwrap();
+    let sizes = "SELECT CAST(sum(pg_total_relation_size(oid)) AS BIGINT) FROM pg_class
+                 WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
+    let row = sqlx::query(sizes).fetch_one(&mut connection).await.unwrap();
+    row.get(0)
+}
+
 fn main() {
     let whole = std::env::args().any(|argument| argument == "--bench");
     let facts = if whole { 1_000_000 } else { 2_000 };
@@ -198,7 +223,7 @@ fn main() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        for per_page in [1_000, 50] {
+        for per_page in [5_000, 1_000, 50] {
             let folder = tempfile::TempDir::new().unwrap();
             let path = folder.path().join("ledger.db");
             let ledger = Ledger::open(path.to_str().unwrap()).await.unwrap();
@@ -211,12 +236,17 @@ fn main() {
                 bytes as f64 / facts as f64
             );
         }
-        for per_page in [1_000, 50] {
+        for per_page in [5_000, 1_000, 50] {
             let url = support::Postgres::shared().await.database().await;
             let ledger = Ledger::open(&url).await.unwrap();
             append(&ledger, "PostgreSQL", facts / 5, per_page).await;
             read(&ledger, "PostgreSQL").await;
             ledger.close().await;
+            let bytes = database_size(&url).await;
+            println!(
+                "PostgreSQL: {bytes} bytes, {:.1} a pull",
+                bytes as f64 / (facts / 5) as f64
+            );
         }
     });
 }

@@ -7,10 +7,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use sqlx::{Any, AssertSqlSafe, Row as _, Transaction};
+use sqlx::{Any, AssertSqlSafe, Row as _, Transaction, any::AnyArguments, query::Query};
 
 use super::{
-    APPEND, InTime as _, Ledger, LedgerError, coverage,
+    APPEND, Backend, InTime as _, Ledger, LedgerError, coverage,
     intern::{Ids, Interned},
     key::{call_key, event_key, pack},
     meter::Operation,
@@ -19,7 +19,9 @@ use super::{
     touched,
     trail::{self, FileRow},
 };
-use crate::event::{Action, Event, EventName, ImageId, Interval, Outcome, Repository};
+use crate::event::{
+    Action, Event, EventName, ImageId, Interval, Outcome, Repository, is_instance_id,
+};
 
 /// Flag of a row: the call was refused.
 pub(super) const DENIED: i64 = 1;
@@ -27,6 +29,9 @@ pub(super) const DENIED: i64 = 1;
 pub(super) const NAMES_ARN: i64 = 2;
 /// Flag of a row: its record corrects another one.
 pub(super) const CORRECTION: i64 = 4;
+/// Flag of a row: the caller's session is an instance's, as that of a node is. These are the bulk of
+/// all pulls, and an index leaves them out.
+pub(super) const INSTANCE: i64 = 8;
 
 /// How often an append that collided with another writer is tried.
 const ATTEMPTS: usize = 6;
@@ -208,7 +213,7 @@ async fn append_facts(
     if !touched.is_empty() {
         by_name.insert(EventName::BatchGetImage, touched.len() as u64);
     }
-    touched.extend(add_changes(&sorted.changes, ids, &mut by_name, transaction).await?);
+    touched.extend(add_changes(&sorted.changes, known, ids, &mut by_name, transaction).await?);
     let new_events = touched.len();
     let mut repositories: BTreeSet<Repository> = touched
         .into_iter()
@@ -242,6 +247,9 @@ fn flags(event: &Event) -> i64 {
     }
     if event.replaces.is_some() {
         flags |= CORRECTION;
+    }
+    if event.caller.session.as_deref().is_some_and(is_instance_id) {
+        flags |= INSTANCE;
     }
     flags
 }
@@ -288,34 +296,89 @@ async fn add_pulls(
     let pairs = added.iter().map(|row| (row.repository, row.caller));
     ids.add_pullers(known, pairs, transaction).await?;
 
-    let mut touched = Vec::new();
-    for slice in slices(&added) {
-        let sql = format!(
-            "INSERT INTO pulls (repository,time,call_id,event_id,caller,target,flags) VALUES {} \
-             ON CONFLICT DO NOTHING RETURNING repository",
-            rows(slice.len(), 7)
-        );
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for row in slice {
-            query = query
-                .bind(row.repository)
-                .bind(row.time)
-                .bind(row.call.as_slice())
-                .bind(row.event.as_slice())
-                .bind(row.caller)
-                .bind(row.target)
-                .bind(row.flags);
-        }
-        for row in query.fetch_all(&mut **transaction).await? {
-            touched.push(row.try_get(0)?);
+    insert_pulls(known.backend(), &added, transaction).await
+}
+
+fn pulls_statement(
+    backend: Backend,
+    rows_of: &[PullRow],
+    end: &str,
+) -> Query<'static, Any, AnyArguments> {
+    let sql = format!(
+        "INSERT INTO pulls (repository,time,call_id,event_id,caller,target,flags) VALUES {} \
+         ON CONFLICT DO NOTHING{end}",
+        rows(backend, rows_of.len(), 7)
+    );
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for row in rows_of {
+        query = query
+            .bind(row.repository)
+            .bind(row.time)
+            .bind(row.call.clone())
+            .bind(row.event.clone())
+            .bind(row.caller)
+            .bind(row.target)
+            .bind(row.flags);
+    }
+    query
+}
+
+/// Stores pulls; one repository's id for each that was not there.
+///
+/// To be told which rows were new takes longer than to store them. Nearly always all of a statement
+/// were, or none, and their number says so; where it does not, they are stored again, and told.
+async fn insert_pulls(
+    backend: Backend,
+    added: &[PullRow],
+    transaction: &mut Transaction<'static, Any>,
+) -> Result<Vec<i64>, LedgerError> {
+    let mut touched = Vec::with_capacity(added.len());
+    if added.is_empty() {
+        return Ok(touched);
+    }
+    execute("SAVEPOINT pulls", transaction).await?;
+    let mut is_told = true;
+    for slice in slices(added) {
+        let result = pulls_statement(backend, slice, "")
+            .execute(&mut **transaction)
+            .await?;
+        match usize::try_from(result.rows_affected()) {
+            Ok(0) => {}
+            Ok(new) if new == slice.len() => {
+                touched.extend(slice.iter().map(|row| row.repository));
+            }
+            _ => {
+                is_told = false;
+                break;
+            }
         }
     }
+    if !is_told {
+        execute("ROLLBACK TO SAVEPOINT pulls", transaction).await?;
+        touched.clear();
+        for slice in slices(added) {
+            let query = pulls_statement(backend, slice, " RETURNING repository");
+            for row in query.fetch_all(&mut **transaction).await? {
+                touched.push(row.try_get(0)?);
+            }
+        }
+    }
+    execute("RELEASE SAVEPOINT pulls", transaction).await?;
     Ok(touched)
+}
+
+async fn execute(
+    statement: &'static str,
+    transaction: &mut Transaction<'static, Any>,
+) -> Result<(), LedgerError> {
+    sqlx::query(statement).execute(&mut **transaction).await?;
+    Ok(())
 }
 
 /// Adds everything else; one repository's id for each that is new.
 async fn add_changes(
     changes: &BTreeMap<Vec<u8>, &Event>,
+    known: &Interned,
     ids: &Ids,
     by_name: &mut BTreeMap<EventName, u64>,
     transaction: &mut Transaction<'static, Any>,
@@ -326,7 +389,7 @@ async fn add_changes(
         let sql = format!(
             "INSERT INTO changes (event_id,call_id,repository,time,name,principal,flags,event) \
              VALUES {} ON CONFLICT DO NOTHING RETURNING repository, name",
-            rows(slice.len(), 8)
+            rows(known.backend(), slice.len(), 8)
         );
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for (key, event) in slice {

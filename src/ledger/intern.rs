@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::{Any, AssertSqlSafe, Row as _, Transaction};
 
 use super::{
-    LedgerError,
+    Backend, LedgerError,
     statement::{parameters, rows, slices, storable},
 };
 use crate::event::{Caller, Event, ImageId, Repository};
@@ -28,8 +28,12 @@ const DIGEST_LEN: usize = 16;
 type Images = Arc<[ImageId]>;
 
 /// What committed transactions have stored. Shared by all appends, and locked for moments only.
-#[derive(Debug, Default)]
-pub(super) struct Interned(Mutex<Ids>);
+#[derive(Debug)]
+pub(super) struct Interned {
+    /// Where they are stored.
+    backend: Backend,
+    ids: Mutex<Ids>,
+}
 
 /// Ids by content: those that one transaction uses. They are remembered once it has committed,
 /// and forgotten otherwise.
@@ -42,9 +46,21 @@ pub(super) struct Ids {
 }
 
 impl Interned {
+    pub(super) fn new(backend: Backend) -> Self {
+        Self {
+            backend,
+            ids: Mutex::default(),
+        }
+    }
+
+    /// Where they are stored.
+    pub(super) const fn backend(&self) -> Backend {
+        self.backend
+    }
+
     fn lock(&self) -> MutexGuard<'_, Ids> {
         // A panic elsewhere leaves true entries behind, perhaps fewer than there could be.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers what a transaction used, which has committed.
@@ -146,7 +162,7 @@ impl Ids {
                 });
             }
         }
-        for (repository, id) in intern(&REPOSITORIES, missing, transaction).await? {
+        for (repository, id) in intern(known.backend, &REPOSITORIES, missing, transaction).await? {
             self.repositories.insert(repository.clone(), id);
         }
         Ok(())
@@ -183,7 +199,7 @@ impl Ids {
                 missing.insert(digest(caller)?, (caller, row));
             }
         }
-        for (caller, id) in intern(&CALLERS, missing, transaction).await? {
+        for (caller, id) in intern(known.backend, &CALLERS, missing, transaction).await? {
             self.callers.insert(caller.clone(), id);
         }
         Ok(())
@@ -219,7 +235,7 @@ impl Ids {
                 missing.insert(digest(target)?, (target, row));
             }
         }
-        for (target, id) in intern(&TARGETS, missing, transaction).await? {
+        for (target, id) in intern(known.backend, &TARGETS, missing, transaction).await? {
             self.targets.insert(target.clone(), id);
         }
         Ok(())
@@ -243,7 +259,7 @@ impl Ids {
         for slice in slices(&added) {
             let sql = format!(
                 "INSERT INTO pullers (repository,caller) VALUES {} ON CONFLICT DO NOTHING",
-                rows(slice.len(), 2)
+                rows(known.backend, slice.len(), 2)
             );
             let mut query = sqlx::query(AssertSqlSafe(sql));
             for (repository, caller) in slice {
@@ -269,18 +285,19 @@ impl Ids {
 
 /// The ids of these rows: of those that are there, and of those that are added now.
 async fn intern<K>(
+    backend: Backend,
     table: &Table,
     mut missing: BTreeMap<Digest, (K, Vec<Value>)>,
     transaction: &mut Transaction<'static, Any>,
 ) -> Result<Vec<(K, i64)>, LedgerError> {
     let mut found = Vec::with_capacity(missing.len());
-    find(table, &mut missing, &mut found, transaction).await?;
+    find(backend, table, &mut missing, &mut found, transaction).await?;
     if missing.is_empty() {
         return Ok(found);
     }
-    insert(table, &missing, transaction).await?;
+    insert(backend, table, &missing, transaction).await?;
     // Also finds what another writer has added meanwhile.
-    find(table, &mut missing, &mut found, transaction).await?;
+    find(backend, table, &mut missing, &mut found, transaction).await?;
     if missing.is_empty() {
         Ok(found)
     } else {
@@ -292,6 +309,7 @@ async fn intern<K>(
 }
 
 async fn find<K>(
+    backend: Backend,
     table: &Table,
     missing: &mut BTreeMap<Digest, (K, Vec<Value>)>,
     found: &mut Vec<(K, i64)>,
@@ -302,7 +320,7 @@ async fn find<K>(
         let sql = format!(
             "SELECT id, digest FROM {} WHERE digest IN ({})",
             table.name,
-            parameters(1, slice.len())
+            parameters(backend, slice.len())
         );
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for digest in slice {
@@ -322,6 +340,7 @@ async fn find<K>(
 }
 
 async fn insert<K>(
+    backend: Backend,
     table: &Table,
     missing: &BTreeMap<Digest, (K, Vec<Value>)>,
     transaction: &mut Transaction<'static, Any>,
@@ -336,7 +355,7 @@ async fn insert<K>(
             "INSERT INTO {} (digest,{}) VALUES {} ON CONFLICT DO NOTHING",
             table.name,
             table.columns,
-            rows(slice.len(), columns)
+            rows(backend, slice.len(), columns)
         );
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for (digest, row) in slice {

@@ -105,7 +105,7 @@ impl Ledger {
                 backend,
                 password,
                 writer: Mutex::new(()),
-                interned: Interned::default(),
+                interned: Interned::new(backend),
                 meter,
             }),
         })

@@ -9,8 +9,8 @@ use std::{
 use sqlx::{AssertSqlSafe, Row as _, any::AnyRow};
 
 use super::{
-    Ledger, LedgerError,
-    append::{CORRECTION, DENIED},
+    Backend, Ledger, LedgerError,
+    append::{CORRECTION, DENIED, INSTANCE},
     coverage::timestamp,
     cursor::Cursor,
     intern::repository_digest,
@@ -19,7 +19,7 @@ use super::{
     schema::counts,
     statement::integers,
 };
-use crate::event::{Caller, Event, ImageId, Interval, Principal, Pull, Repository};
+use crate::event::{Caller, Event, ImageId, Interval, Principal, Pull, Repository, is_instance_id};
 
 /// A caller's number in this ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +37,11 @@ pub struct TagTarget {
     /// What the calls named; at least one without a digest.
     pub images: Arc<[ImageId]>,
 }
+
+/// What `pulls_by_caller` holds, in the index's own words: by these a database knows that it may use
+/// it.
+const OF_OTHERS: &str = " AND (p.flags & 8) = 0";
+const _: () = assert!(INSTANCE == 8);
 
 /// How many ids go into one statement's list.
 const LIST: usize = 4_096;
@@ -210,25 +215,44 @@ impl Ledger {
         let Some(id) = self.repository_id(repository).await? else {
             return Ok(vec![]);
         };
-        let rows = sqlx::query("SELECT caller FROM pullers WHERE repository = $1")
-            .bind(id)
-            .fetch_all(self.pool())
-            .reads(self)
-            .await?;
-        let mut here = BTreeSet::new();
-        for row in rows {
-            here.insert(row.try_get::<i64, _>(0)?);
-        }
+        let rows = sqlx::query(
+            "SELECT c.id, c.session FROM pullers p JOIN callers c ON c.id = p.caller
+             WHERE p.repository = $1",
+        )
+        .bind(id)
+        .fetch_all(self.pool())
+        .reads(self)
+        .await?;
         let wanted: BTreeSet<i64> = by.into_iter().map(|caller| caller.0).collect();
-        let wanted: Vec<i64> = here.intersection(&wanted).copied().collect();
+        let (mut instances, mut others) = (Vec::new(), Vec::new());
+        for row in rows {
+            let caller = row.try_get(0)?;
+            if wanted.contains(&caller) {
+                if is_instance_id(row.try_get(1)?) {
+                    instances.push(caller);
+                } else {
+                    others.push(caller);
+                }
+            }
+        }
 
         let (first, last) = seconds(within);
         let mut rows = Vec::new();
-        for list in wanted.chunks(LIST) {
+        // Of the others an index finds the pulls; with those of instances it would be as large as
+        // the table itself.
+        let by_index = match self.backend() {
+            // Without statistics it takes a repository to have ten pulls.
+            Backend::Sqlite => " INDEXED BY pulls_by_caller",
+            Backend::Postgres => "",
+        };
+        let others = others.chunks(LIST).map(|list| (list, by_index, OF_OTHERS));
+        let instances = instances.chunks(LIST).map(|list| (list, "", ""));
+        for (list, index, only) in others.chain(instances) {
             let sql = format!(
-                "SELECT p.time, p.call_id, p.event_id, p.caller, p.target, p.flags FROM pulls p
+                "SELECT p.time, p.call_id, p.event_id, p.caller, p.target, p.flags
+                 FROM pulls p{index}
                  WHERE p.repository = $1 AND p.time >= $2 AND p.time <= $3
-                   AND p.caller IN ({}) AND {}",
+                   AND p.caller IN ({}){only} AND {}",
                 integers(list.iter().copied()),
                 counts("pulls")
             );

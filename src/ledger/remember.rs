@@ -198,7 +198,7 @@ impl Ledger {
                 "INSERT INTO nodes (cluster,instance,first_seen,last_seen) VALUES {}
                  ON CONFLICT (cluster, instance) DO UPDATE SET last_seen = excluded.last_seen
                  WHERE excluded.last_seen > nodes.last_seen",
-                rows(slice.len(), 4)
+                rows(self.backend(), slice.len(), 4)
             );
             let mut query = sqlx::query(AssertSqlSafe(sql));
             for instance in slice {

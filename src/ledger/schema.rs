@@ -9,11 +9,11 @@ use sqlx::{AnyPool, Row as _};
 
 use super::{
     Backend, LedgerError,
-    append::{DENIED, NAMES_ARN},
+    append::{DENIED, INSTANCE, NAMES_ARN},
 };
 
 /// The schema's version that this program writes.
-pub const SCHEMA_VERSION: i64 = 2;
+pub const SCHEMA_VERSION: i64 = 3;
 
 /// The oldest version of the schema that a program must know to work with this one.
 const NEEDS: i64 = 1;
@@ -299,6 +299,14 @@ CREATE TABLE trail_gaps (
     )
 }
 
+/// What version 3 adds: the way to the few pulls that are not of nodes, past the many that are.
+fn version_3() -> String {
+    format!(
+        "CREATE INDEX pulls_by_caller ON pulls (repository, caller, time)
+         WHERE (flags & {INSTANCE}) = 0;"
+    )
+}
+
 pub(super) async fn migrate(pool: &AnyPool, backend: Backend) -> Result<(), LedgerError> {
     let words = match backend {
         Backend::Sqlite => &SQLITE,
@@ -336,6 +344,7 @@ pub(super) async fn migrate(pool: &AnyPool, backend: Backend) -> Result<(), Ledg
     let steps = [
         (1, [version_1(words), views_1(words)].concat()),
         (2, version_2(words)),
+        (3, version_3()),
     ];
     for (_, step) in steps.into_iter().filter(|(to, _)| version < *to) {
         sqlx::raw_sql(sqlx::AssertSqlSafe(step))

@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
+use super::Backend;
+
 /// Row counts of the statements that insert many rows. A few fixed sizes are prepared once and
 /// stay prepared; the largest keeps the parameters far below both databases' limits.
-const SIZES: [usize; 5] = [256, 64, 16, 4, 1];
+const SIZES: [usize; 6] = [1024, 256, 64, 16, 4, 1];
 
 /// Cuts rows into slices of the sizes that statements are prepared for.
 pub(super) fn slices<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
@@ -16,31 +18,37 @@ pub(super) fn slices<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
-/// `($1,$2),($3,$4)` for two rows of two columns.
-pub(super) fn rows(rows: usize, columns: usize) -> String {
+/// `($1,$2),($3,$4)` for two rows of two columns, which are all of the statement's parameters.
+///
+/// For SQLite `(?,?),(?,?)`: it looks a parameter's name up among all of the statement's names, one
+/// after the other, each time that it is bound; of a thousand named ones that is most of the work.
+pub(super) fn rows(backend: Backend, rows: usize, columns: usize) -> String {
     let mut text = String::with_capacity(rows * columns * 6);
     for row in 0..rows {
         text.push_str(if row == 0 { "(" } else { ",(" });
-        push_parameters(&mut text, row * columns + 1, columns);
+        push_parameters(backend, &mut text, row * columns + 1, columns);
         text.push(')');
     }
     text
 }
 
-/// `$3,$4,$5` for three parameters from the third on.
-pub(super) fn parameters(first: usize, count: usize) -> String {
+/// `$1,$2,$3` for three parameters, which are all that the statement has.
+pub(super) fn parameters(backend: Backend, count: usize) -> String {
     let mut text = String::new();
-    push_parameters(&mut text, first, count);
+    push_parameters(backend, &mut text, 1, count);
     text
 }
 
-fn push_parameters(text: &mut String, first: usize, count: usize) {
+fn push_parameters(backend: Backend, text: &mut String, first: usize, count: usize) {
     for parameter in first..first + count {
         if parameter > first {
             text.push(',');
         }
-        // Writing to a String cannot fail.
-        let _ = write!(text, "${parameter}");
+        match backend {
+            Backend::Sqlite => text.push('?'),
+            // Writing to a String cannot fail.
+            Backend::Postgres => drop(write!(text, "${parameter}")),
+        }
     }
 }
 
@@ -67,14 +75,17 @@ mod tests {
 
     #[test]
     fn rows_number_their_parameters_through() {
-        assert_eq!(rows(2, 3), "($1,$2,$3),($4,$5,$6)");
-        assert_eq!(parameters(3, 2), "$3,$4");
+        let (sqlite, postgres) = (Backend::Sqlite, Backend::Postgres);
+        assert_eq!(rows(postgres, 2, 3), "($1,$2,$3),($4,$5,$6)");
+        assert_eq!(rows(sqlite, 2, 3), "(?,?,?),(?,?,?)");
+        assert_eq!(parameters(postgres, 2), "$1,$2");
+        assert_eq!(parameters(sqlite, 2), "?,?");
         assert_eq!(integers([7, -1]), "7,-1");
     }
 
     #[test]
     fn slices_hold_every_row_once_and_in_order() {
-        let all: Vec<u32> = (0..347).collect();
+        let all: Vec<u32> = (0..1500).collect();
         let cut: Vec<&[u32]> = slices(&all).collect();
         assert_eq!(cut.concat(), all);
         assert!(cut.iter().all(|slice| SIZES.contains(&slice.len())));

@@ -77,7 +77,7 @@ async fn a_program_of_this_version_keeps_working_while_a_newer_one_adds_to_the_s
         story::append(&ledger, number).await.unwrap();
     }
     story::assert_holds_exactly(&ledger, 4).await;
-    assert_eq!(SCHEMA_VERSION, 2);
+    assert_eq!(SCHEMA_VERSION, 3);
 }
 
 async fn category_of_opening(url: &str) -> &'static str {

@@ -55,7 +55,7 @@ async fn a_ledger_of_the_first_version_becomes_one_that_knows_of_trails(database
     // Later versions only add: without what they added it is the first version's.
     execute(
         &database,
-        "DROP TABLE trail_files; DROP TABLE trail_gaps; UPDATE schema_version SET version = 1",
+        "DROP INDEX pulls_by_caller; DROP TABLE trail_files; DROP TABLE trail_gaps; UPDATE schema_version SET version = 1",
     )
     .await;
     let ledger = database.open().await;
