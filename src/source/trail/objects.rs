@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZero,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -32,6 +33,9 @@ const GUESS: u64 = 1 << 20;
 const UNIT: u64 = 1 << 10;
 /// Records that are stored in one transaction.
 const BATCH: usize = 5_000;
+/// Objects that are decoded at the same time, if the machine has cores for them. More would wait for
+/// one another, each with its text in memory.
+const MOST_DECODING: usize = 4;
 /// The longest text of a digest file that is read.
 const LONGEST_DIGEST: u64 = 16 << 20;
 
@@ -39,6 +43,7 @@ const LONGEST_DIGEST: u64 = 16 << 20;
 pub(crate) struct Objects {
     store: Arc<dyn Store>,
     budget: Arc<Semaphore>,
+    decoding: Arc<Semaphore>,
     memory: Mutex<Vec<Memory>>,
 }
 
@@ -89,9 +94,11 @@ impl Batch {
 impl Objects {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         let units = usize::try_from(BUDGET / UNIT).unwrap_or(usize::MAX);
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self {
             store,
             budget: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
+            decoding: Arc::new(Semaphore::new(cores.min(MOST_DECODING))),
             memory: Mutex::default(),
         }
     }
@@ -123,6 +130,8 @@ impl Objects {
             end,
         };
         let (sender, mut batches) = mpsc::channel::<Batch>(2);
+        let turn = self.decoding.clone().acquire_owned().await;
+        let turn = turn.map_err(|error| Fault::new(Reason::Refused, error.to_string()))?;
         let mut memory = self.take_memory();
         let decoding = tokio::task::spawn_blocking(move || {
             let mut batch = Batch::default();
@@ -133,7 +142,7 @@ impl Objects {
                     let _ = sender.blocking_send(std::mem::take(&mut batch));
                 }
             });
-            (batch, content, memory)
+            (batch, content, memory, turn)
         });
         let mut read = Read {
             bytes,
@@ -142,10 +151,11 @@ impl Objects {
         while let Some(batch) = batches.recv().await {
             self.keep(page(batch, None), &mut read).await?;
         }
-        let (mut batch, content, memory) = decoding
+        let (mut batch, content, memory, turn) = decoding
             .await
             .map_err(|error| unreadable(&file.key, &error.to_string()))?;
         self.give_back(memory);
+        drop(turn);
         let Content {
             hash,
             too_long,
@@ -259,7 +269,7 @@ impl Objects {
 
     fn give_back(&self, memory: Memory) {
         let mut free = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < 2 {
+        if free.len() < MOST_DECODING {
             free.push(memory);
         }
     }
