@@ -6,7 +6,10 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use aws_credential_types::Credentials;
+
 use super::programs;
+use super::records::REGION;
 use super::servers::{Folder, Server, free_ports};
 
 /// It imports much before it listens, and the machine may be busy.
@@ -69,6 +72,17 @@ impl Ministack {
     /// What `AWS_ENDPOINT_URL` is set to.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// For clients of the test itself.
+    pub async fn config(&self) -> aws_config::SdkConfig {
+        let credentials = Credentials::new("test", "test", None, None, "test");
+        aws_config::defaults(aws_config::BehaviorVersion::latest())
+            .endpoint_url(self.url())
+            .region(REGION)
+            .credentials_provider(credentials)
+            .load()
+            .await
     }
 
     /// What an AWS client needs in its environment to talk to it and to nothing else.

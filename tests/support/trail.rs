@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use flate2::{Compression, write::GzEncoder};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
@@ -49,14 +48,7 @@ impl Trail {
 
     /// A new bucket on an emulator.
     pub async fn on(emulator: &Ministack, bucket: &str, root: &str) -> Self {
-        let credentials = Credentials::new("test", "test", None, None, "test");
-        let config = aws_config::defaults(aws_config::BehaviorVersion::latest())
-            .endpoint_url(emulator.url())
-            .region(REGION)
-            .credentials_provider(credentials)
-            .load()
-            .await;
-        Self::with(&config, bucket, root).await
+        Self::with(&emulator.config().await, bucket, root).await
     }
 
     async fn with(config: &aws_config::SdkConfig, bucket: &str, root: &str) -> Self {
