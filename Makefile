@@ -19,7 +19,8 @@ test: testbed ## run every test, against a real control plane
 	$(CARGO) test --locked --all-targets --no-fail-fast
 	$(CARGO) test --locked --doc
 
-soak: ## kill a process that writes the ledger a thousand times
+soak: testbed ## kill the operator a thousand times while it ingests, and a writer of the ledger as often
+	ECR_AUDIT_SOAK=1000 $(CARGO) test --locked --test killed -- --nocapture
 	ECR_AUDIT_SOAK=1000 $(CARGO) test --locked --test ledger -- crashes::
 
 # The time of the last commit is that of every file in the image: one source, the same layers.
@@ -35,10 +36,24 @@ image: ## build the image IMAGE, with buildah or else docker
 			--output type=docker,name=$(IMAGE),rewrite-timestamp=true .; \
 	fi
 
-.PHONY: bench-files bench-idle fuzz
+.PHONY: bench-files bench-trail bench-day bench-ledger bench-growth bench-idle fuzz
 bench-files: ## how fast trail files are read, as ratios to pure inflate
 	$(CARGO) build --release --locked --bin ecr-audit --example inflate
 	python3 benches/files.py target/release/ecr-audit target/release/examples/inflate
+
+bench-trail: ## a trail's bucket against the same files on disk, as ratios of CPU; the memory of back-fill
+	$(CARGO) build --release --locked --example ingest --example replay
+	python3 benches/trail.py target/release/examples/ingest target/release/examples/replay
+
+bench-day: ## a day of 8.6 million ECR events from a bucket into a ledger; needs 1.5 GB of disk
+	$(CARGO) build --release --locked --example ingest
+	python3 benches/day.py target/release/examples/ingest
+
+bench-ledger: ## facts a second into SQLite and PostgreSQL, bytes a pull, and how long reading takes
+	$(CARGO) bench --locked --bench ledger
+
+bench-growth: ## how long an assessment takes while the ledger grows from ten thousand to ten million facts
+	$(CARGO) bench --locked --bench growth
 
 bench-idle: ## how soon the operator is ready in an empty cluster, and what memory it holds
 	$(CARGO) build --release --locked --bin ecr-audit

@@ -50,8 +50,9 @@ def record(rng, source, name, request, response=None, read_only=True):
     }
 
 
-def ecr(rng):
-    repository, name = rng.choice(REPOSITORIES), rng.choices(
+def ecr(rng, name=None, repository=None):
+    repository = repository or rng.choice(REPOSITORIES)
+    name = name or rng.choices(
         ("BatchGetImage", "GetDownloadUrlForLayer", "GetAuthorizationToken", "PutImage"), (40, 35, 20, 5))[0]
     digest = "sha256:" + hexes(rng, 64)
     request = {"registryId": ACCOUNT, "repositoryName": repository}
