@@ -5,9 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::{Any, Row as _, Transaction};
+use sqlx::{Any, AssertSqlSafe, Row as _, Transaction};
 
-use super::{Ledger, LedgerError, connect::Backend, meter::Timed as _, statement::storable};
+use super::{
+    Ledger, LedgerError,
+    connect::Backend,
+    meter::Timed as _,
+    statement::{rows, slices, storable},
+};
 use crate::event::Repository;
 
 /// What the keys in `state` begin with.
@@ -41,15 +46,21 @@ pub(super) async fn touch(
         // A file has one process, which knows what it does.
         return Ok(());
     }
-    // In order: two writers of the same rows do not wait for each other in a circle.
-    for repository in repositories {
-        sqlx::query(
-            "INSERT INTO state (key, value) VALUES ($1, '1') ON CONFLICT (key)
+    // In order: two writers of the same rows do not wait for each other in a circle. And at once,
+    // with nothing to come but the commit: they are the same rows for all that read one fleet.
+    let keys: BTreeSet<String> = repositories.iter().map(key).collect();
+    let keys: Vec<String> = keys.into_iter().collect();
+    for slice in slices(&keys) {
+        let sql = format!(
+            "INSERT INTO state (key, value) VALUES {} ON CONFLICT (key)
              DO UPDATE SET value = CAST(CAST(state.value AS BIGINT) + 1 AS TEXT)",
-        )
-        .bind(key(repository))
-        .execute(&mut **transaction)
-        .await?;
+            rows(backend, slice.len(), 2)
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for key in slice {
+            query = query.bind(key.as_str()).bind("1");
+        }
+        query.execute(&mut **transaction).await?;
     }
     Ok(())
 }
