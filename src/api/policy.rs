@@ -134,7 +134,8 @@ pub struct Source {
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')")
         .message("a source's name has lower-case letters, digits and '-' only, and neither begins nor ends with '-'"))]
     pub name: String,
-    /// Accounts to read, one source for each, through `assumeRole.roleName`.
+    /// Accounts to read: of `lookupEvents` one source for each, through `assumeRole.roleName`; of
+    /// `sqs` and `s3` those whose files are read, absent: all.
     #[schemars(length(min = 1, max = 1000), inner(length(max = 64)))]
     #[x_kube(validation = Rule::new("self.all(id, id.matches('^[0-9]{12}$'))")
         .message("an AWS account id has 12 digits; quote it in YAML"))]

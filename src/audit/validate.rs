@@ -119,7 +119,14 @@ fn check_source(source: &Source, field: &str) -> Checked {
     let role_name = assume_role
         .as_ref()
         .and_then(|role| role.role_name.as_ref());
-    if source_accounts.is_some() && role_name.is_none() {
+    // A bucket or a queue has the files of many accounts, and is read through one role.
+    if lookup_events.is_none() && role_name.is_some() {
+        return Err(invalid(
+            format!("{field}.assumeRole"),
+            "sqs and s3 assume one role, by roleArn",
+        ));
+    }
+    if lookup_events.is_some() && source_accounts.is_some() && role_name.is_none() {
         return Err(invalid(
             field,
             "accounts need assumeRole.roleName, the role's name in each of them",
