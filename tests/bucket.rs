@@ -45,6 +45,7 @@ async fn a_bucket_is_read_whole_whatever_lies_in_it() {
             what_was_read_is_not_read_again_after_an_abort(),
             a_file_that_is_none_is_a_gap_by_name_until_it_is_there(),
             digests_prove_what_was_delivered_and_name_what_is_missing(),
+            each_trail_account_and_region_has_a_chain_of_digests_of_its_own(),
             a_bucket_that_goes_and_comes_back_is_read_on(),
         );
         return;
@@ -430,6 +431,92 @@ async fn digests_prove_what_was_delivered_and_name_what_is_missing() {
     let health = late.gaps(&missing[1..]).await;
     let middle = at(1) - half;
     assert!(covers(&health, middle, middle + half), "{health:?}");
+}
+
+/// Hours of a trail in one account and region, the oldest first: files and digest files.
+async fn hours(
+    trail: &Trail,
+    account: &str,
+    end: Timestamp,
+    count: i64,
+) -> Vec<(Delivered, String)> {
+    let mut hours: Vec<(Delivered, String)> = Vec::new();
+    for back in (0..count).rev() {
+        let end = end - SignedDuration::from_hours(back);
+        let delivered = end - SignedDuration::from_mins(30);
+        let records = [one_pull(delivered)];
+        let file = trail.deliver(account, delivered, &records).await;
+        let previous = hours.last().map(|(_, key)| key.as_str());
+        let key = trail.digest(account, end, &[&file], previous).await;
+        hours.push((file, key));
+    }
+    hours
+}
+
+async fn each_trail_account_and_region_has_a_chain_of_digests_of_its_own() {
+    let trail = Trail::new("chains", "AWSLogs/o-a1b2c3d4e5").await;
+    let abroad = trail.of_region("eu-central-1");
+    let second = trail.named("security");
+    // Each has hours of its own, at its own second.
+    let end = ago(90 * 60);
+    let later = end + SignedDuration::from_secs(17);
+    let here = hours(&trail, ACCOUNT, end, 3).await;
+    let there = hours(&abroad, ACCOUNT, later, 3).await;
+    hours(&trail, OTHER, end, 3).await;
+    let also = hours(&second, ACCOUNT, end, 3).await;
+    // Without digest files.
+    let quiet = trail.of_region("ap-south-1");
+    quiet
+        .deliver(OTHER, ago(2 * HOUR), &[one_pull(ago(2 * HOUR))])
+        .await;
+    // Two files that somebody removed before they were read: one abroad, one of the second trail.
+    trail.delete(&there[1].0.key).await;
+    trail.delete(&also[2].0.key).await;
+
+    let reading = Reading::start(spec("chains", "")).await;
+    let place = |account: &str, region: &str| {
+        let all = reading.pollers.health().into_iter();
+        let mut here = all.filter(|health| {
+            health.account.as_deref() == Some(account) && *health.region == *region
+        });
+        here.next()
+    };
+    let expect = async |account, region, proof, gaps: &[&str]| {
+        eventually(region, LIMIT, async || {
+            let health = place(account, region).ok_or("nothing is known yet")?;
+            let named = health.gaps.len() == gaps.len()
+                && health.gaps.iter().zip(gaps).all(|(gap, key)| {
+                    gap.reason == Reason::FileMissing
+                        && gap.message.contains(key.rsplit('/').next().unwrap())
+                });
+            if health.proof == proof && named && health.backfill.is_none() {
+                Ok(health)
+            } else {
+                Err(format!("{health:#?}"))
+            }
+        })
+        .await
+    };
+    let until = |end| Proof::Digests { until: end };
+    let health = expect(ACCOUNT, REGION, until(end), &[&also[2].0.key]).await;
+    // What the first trail proves does not hide what the second one lacks.
+    assert!(!covers(&health, end - SignedDuration::from_mins(30), end));
+    let health = expect(ACCOUNT, "eu-central-1", until(later), &[&there[1].0.key]).await;
+    assert!(covers(
+        &health,
+        later - SignedDuration::from_mins(50),
+        ago(17 * 60)
+    ));
+    let health = expect(OTHER, REGION, until(end), &[]).await;
+    assert!(covers(
+        &health,
+        end - SignedDuration::from_hours(2),
+        ago(17 * 60)
+    ));
+    expect(OTHER, "ap-south-1", Proof::Delivery, &[]).await;
+    // Twelve files of hours and one without; two of them were removed.
+    assert_eq!(here.len() + there.len() + also.len(), 9);
+    reading.holds(0, 11).await;
 }
 
 async fn a_bucket_that_goes_and_comes_back_is_read_on() {

@@ -77,13 +77,24 @@ impl Session {
         )
     }
 
-    pub(crate) fn arn(&self) -> String {
+    pub(crate) fn arn(&self, region: &str) -> String {
         // The ARN of an assumed role is without the role's path.
         let role = self.role.rsplit('/').next().unwrap_or(&self.role);
         format!(
-            "arn:aws:sts::{}:assumed-role/{role}/{}",
-            self.account, self.name
+            "arn:{}:sts::{}:assumed-role/{role}/{}",
+            partition(region),
+            self.account,
+            self.name
         )
+    }
+}
+
+/// The partition that a region belongs to.
+fn partition(region: &str) -> &'static str {
+    match region {
+        _ if region.starts_with("cn-") => "aws-cn",
+        _ if region.starts_with("us-gov-") => "aws-us-gov",
+        _ => "aws",
     }
 }
 
@@ -126,8 +137,8 @@ pub(crate) fn caller(
             return Err(AuthError::Expired);
         }
         return Ok(Caller {
+            arn: session.arn(&region),
             region,
-            arn: session.arn(),
             user_id: format!("{}:{}", session.role_id(), session.name),
             account: session.account,
         });
@@ -139,8 +150,8 @@ pub(crate) fn caller(
     let account = known.map_or(default_account, |(_, account)| account);
     Ok(Caller {
         account: account.to_owned(),
+        arn: format!("arn:{}:iam::{account}:user/replay", partition(&region)),
         region,
-        arn: format!("arn:aws:iam::{account}:user/replay"),
         user_id: format!("AIDA{}", hash(key, 8)),
     })
 }

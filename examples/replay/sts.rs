@@ -147,7 +147,7 @@ fn assume_role(server: &Server, caller: &Caller, form: &HashMap<String, String>)
          <Credentials><AccessKeyId>{}</AccessKeyId><SecretAccessKey>{}</SecretAccessKey>\
          <SessionToken>{}</SessionToken><Expiration>{expiration}</Expiration></Credentials>",
         session.role_id(),
-        escape(&session.arn()),
+        escape(&session.arn(&caller.region)),
         session.access_key(),
         super::auth::hash(&session.token(), 20),
         escape(&session.token()),

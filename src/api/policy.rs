@@ -255,7 +255,7 @@ pub struct Sqs {
 }
 
 /// A trail's bucket to list.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct S3 {
     /// Bucket name.
@@ -272,6 +272,14 @@ pub struct S3 {
     #[x_kube(validation = Rule::new("self.matches('^[a-z]+(-[a-z]+)+-[0-9]+$')")
         .message("a region is written as us-east-1 is"))]
     pub region: String,
+    /// How often new files are looked for, in seconds.
+    #[schemars(range(min = 10, max = 3600))]
+    #[serde(default = "default_poll")]
+    pub poll_period_seconds: i64,
+    /// How far back the files are read at first, in days.
+    #[schemars(range(min = 1, max = 3650))]
+    #[serde(default = "default_backfill")]
+    pub backfill_days: i64,
 }
 
 /// Which pods are audited.

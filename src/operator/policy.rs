@@ -19,10 +19,8 @@ use crate::{
 /// The name of the source that a policy without sources has.
 pub(super) const DEFAULT_SOURCE: &str = "default";
 
-/// How often a bucket is listed and a queue is asked.
-const FILES_POLL: SignedDuration = SignedDuration::from_secs(60);
-/// How far back the files of a bucket are read.
-const FILES_BACKFILL: SignedDuration = SignedDuration::from_hours(90 * 24);
+/// How often what a queue proves is moved on, at least; its messages are waited for all the time.
+const QUEUE_PERIOD: SignedDuration = SignedDuration::from_secs(60);
 
 /// What a valid policy asks for.
 #[derive(Debug)]
@@ -140,13 +138,19 @@ impl CompiledSource {
                 region: region.into(),
                 assume_role: self.assume_role.clone(),
             },
-            poll_period: FILES_POLL,
+            poll_period: QUEUE_PERIOD,
             reread_period: SignedDuration::ZERO,
             backfill: SignedDuration::ZERO,
             lookback,
             accounts: None,
             buckets: None,
         }
+    }
+
+    /// The account that the role's ARN names.
+    fn account_of_role(&self) -> Option<Arc<str>> {
+        let arn = self.assume_role.as_ref()?.role_arn.as_deref()?;
+        arn.split(':').nth(4).map(Arc::from)
     }
 
     fn readers(&self, running: &BTreeSet<String>, lookback: SignedDuration) -> Vec<PollerSpec> {
@@ -157,10 +161,10 @@ impl CompiledSource {
                     Some(regions) => regions.iter().map(String::as_str).collect(),
                     None => running.iter().map(String::as_str).collect(),
                 };
-                // None: the operator's own, or the one of the role's ARN.
-                let accounts = match &self.accounts {
+                // None: the operator's own.
+                let accounts: BTreeSet<Option<Arc<str>>> = match &self.accounts {
                     Some(accounts) => accounts.iter().cloned().map(Some).collect(),
-                    None => vec![None],
+                    None => [self.account_of_role()].into(),
                 };
                 let pairs = accounts.into_iter().flat_map(|account| {
                     regions.iter().map(move |region| (account.clone(), *region))
@@ -180,7 +184,8 @@ impl CompiledSource {
                     prefix: folder(how.prefix.as_deref().unwrap_or_default()),
                 };
                 vec![PollerSpec {
-                    backfill: FILES_BACKFILL,
+                    poll_period: SignedDuration::from_secs(how.poll_period_seconds),
+                    backfill: SignedDuration::from_hours(24 * how.backfill_days),
                     accounts: limit(),
                     ..self.reader(origin, &how.region, lookback)
                 }]

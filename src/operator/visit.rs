@@ -25,7 +25,7 @@ use crate::{
         status::{finding_totals, image_totals, source_totals},
         vocabulary::{ConditionType, Reason, Truth},
     },
-    source::Health,
+    source::{Health, PollerKey},
 };
 
 /// How long after a pod started the pull of its image may still be on its way.
@@ -199,9 +199,14 @@ impl Visit<'_> {
     fn evidence(&self, policy: &Policy) -> Evidence {
         // A reader may serve several policies: of its places only those count that this one wants.
         let mut sources = Vec::new();
+        // By reader: there may be thousands of these, and as many of those.
+        let mut healths: HashMap<&PollerKey, Vec<&Arc<Health>>> = HashMap::new();
+        for health in self.health {
+            healths.entry(&health.key).or_default().push(health);
+        }
         for (name, spec) in &policy.readers {
             let begun = sources.len();
-            let of_reader = self.health.iter().filter(|health| health.key == spec.key);
+            let of_reader = healths.get(&spec.key).into_iter().flatten().copied();
             let wanted = of_reader.filter(|health| match &health.account {
                 Some(account) => spec.wants_account(account),
                 None => true,

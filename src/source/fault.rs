@@ -61,6 +61,13 @@ impl Fault {
                 let reason = match service_reason(code.unwrap_or_default(), status) {
                     // S3 says so for a key that the role may not use, too.
                     Reason::AccessDenied if text.contains("kms:") => Reason::KeyDenied,
+                    // Other services than S3 have no code of their own for it.
+                    Reason::AccessDenied if text.contains(": Signature expired") => {
+                        Reason::ClockSkewed
+                    }
+                    Reason::AccessDenied if text.contains(": Signature not yet current") => {
+                        Reason::ClockSkewed
+                    }
                     reason => reason,
                 };
                 Self::new(reason, text)
@@ -94,16 +101,20 @@ fn service_reason(code: &str, status: u16) -> Reason {
         | "RequestLimitExceeded"
         | "TooManyRequestsException"
         | "RequestThrottled"
+        | "KMS.ThrottlingException"
+        | "KmsThrottled"
         | "SlowDown" => Reason::Throttled,
-        "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "TokenRefreshRequired" => {
-            Reason::ExpiredToken
-        }
+        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => Reason::ExpiredToken,
+        "RequestTimeTooSkewed" | "RequestExpired" | "RequestInTheFuture" => Reason::ClockSkewed,
+        "PermanentRedirect" | "AuthorizationHeaderMalformed" => Reason::WrongRegion,
         "AccessDenied"
         | "AccessDeniedException"
         | "UnauthorizedOperation"
         | "AuthFailure"
         | "UnrecognizedClientException"
         | "InvalidClientTokenId"
+        | "InvalidAccessKeyId"
+        | "InvalidToken"
         | "SignatureDoesNotMatch"
         | "InvalidSignatureException"
         | "IncompleteSignature"

@@ -39,6 +39,10 @@ pub enum Reason {
     WrongAccount,
     /// AWS no longer knows the paging token: the window is read again.
     InvalidNextToken,
+    /// This machine's clock is not the right one.
+    ClockSkewed,
+    /// The bucket is in another region than the one that was asked.
+    WrongRegion,
     /// AWS refused the request for another reason.
     Refused,
     /// The bucket does not exist.
@@ -63,7 +67,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Throttled,
         Self::ServerError,
         Self::Connection,
@@ -76,6 +80,8 @@ impl Reason {
         Self::NoRegion,
         Self::WrongAccount,
         Self::InvalidNextToken,
+        Self::ClockSkewed,
+        Self::WrongRegion,
         Self::Refused,
         Self::BucketMissing,
         Self::QueueMissing,
@@ -104,6 +110,8 @@ impl Reason {
             Self::NoRegion => "NoRegion",
             Self::WrongAccount => "WrongAccount",
             Self::InvalidNextToken => "InvalidNextToken",
+            Self::ClockSkewed => "ClockSkewed",
+            Self::WrongRegion => "WrongRegion",
             Self::Refused => "Refused",
             Self::BucketMissing => "BucketMissing",
             Self::QueueMissing => "QueueMissing",

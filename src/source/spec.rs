@@ -49,7 +49,7 @@ impl fmt::Display for SourceKind {
 pub enum Origin {
     /// The Event history of one account, in the key's region.
     LookupEvents {
-        /// The account; none: the one of the operator's own credentials, or of the role's ARN.
+        /// The account; none: the one of the operator's own credentials.
         account: Option<Arc<str>>,
     },
     /// The files of a bucket, which is in the key's region.

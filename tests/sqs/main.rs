@@ -12,8 +12,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod digests;
 mod faults;
-mod proxy;
 mod replicas;
 mod stories;
 mod world;
@@ -21,11 +21,15 @@ mod world;
 use std::process::Stdio;
 
 use futures::future::join_all;
-use proxy::Proxy;
-use support::Ministack;
+use support::servers::free_ports;
+use support::{AwsProxy, Ministack};
+use tokio::sync::OnceCell;
 
 const TEST: &str = "what_a_queue_is_told_of_reaches_the_ledger_whatever_happens";
 const SCENARIO: &str = "TEST_SCENARIO";
+/// The emulator, and the port at which the scenario's proxy before it listens.
+const EMULATOR: &str = "TEST_EMULATOR";
+const PORT: &str = "TEST_PORT";
 /// The ledger of the scenario that is killed.
 const LEDGER: &str = "TEST_LEDGER";
 
@@ -56,7 +60,17 @@ scenarios! {
     faults::a_queue_that_is_missing_is_told_and_read_when_it_is_there,
     faults::a_slow_file_is_read_once_though_it_takes_longer_than_the_visibility_timeout,
     faults::faults_of_the_bucket_are_told_and_cost_nothing,
+    faults::faults_of_the_queue_are_told_and_cost_nothing,
+    faults::messages_that_cannot_be_hidden_are_told_and_count_once,
+    digests::coverage_is_what_digests_say_was_delivered_and_was_read,
+    digests::a_digest_file_that_the_queue_did_not_tell_of_is_looked_for,
 }
+
+/// The scenarios whose messages come through the proxy, too.
+const FAULTS_OF_QUEUES: [&str; 2] = [
+    "faults_of_the_queue_are_told_and_cost_nothing",
+    "messages_that_cannot_be_hidden_are_told_and_count_once",
+];
 
 /// Each scenario waits for most of its time, so that they wait together. And each runs in a
 /// process of its own: the SDK finds the emulator by environment variables.
@@ -66,6 +80,7 @@ async fn what_a_queue_is_told_of_reaches_the_ledger_whatever_happens() {
         if name == "ingest" {
             stories::ingest(&std::env::var(LEDGER).unwrap()).await;
         } else {
+            proxy().await;
             scenario(&name).await;
         }
         return;
@@ -76,15 +91,33 @@ async fn what_a_queue_is_told_of_reaches_the_ledger_whatever_happens() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
+/// This scenario's proxy before the emulator.
+async fn proxy() -> &'static AwsProxy {
+    static PROXY: OnceCell<AwsProxy> = OnceCell::const_new();
+    let start = async || {
+        let port = std::env::var(PORT).unwrap().parse().unwrap();
+        AwsProxy::before(&std::env::var(EMULATOR).unwrap(), port).await
+    };
+    PROXY.get_or_init(start).await
+}
+
 /// Runs one scenario, and returns what it printed if it fails.
 async fn process(scenario: &str, ministack: &Ministack) -> Option<String> {
-    let proxy = Proxy::start(&ministack.url()).await;
+    let [port] = free_ports();
+    let proxied = format!("http://127.0.0.1:{port}");
+    let queues = if FAULTS_OF_QUEUES.contains(&scenario) {
+        proxied.clone()
+    } else {
+        ministack.url()
+    };
     let output = tokio::process::Command::new(std::env::current_exe().unwrap())
         .args([TEST, "--exact", "--nocapture"])
         .envs(ministack.environment())
         // Objects come through a proxy that the scenario makes slow or faulty.
-        .env("AWS_ENDPOINT_URL_S3", proxy.url())
-        .env(proxy::CONTROL, proxy.control())
+        .env("AWS_ENDPOINT_URL_S3", &proxied)
+        .env("AWS_ENDPOINT_URL_SQS", queues)
+        .env(EMULATOR, ministack.url())
+        .env(PORT, port.to_string())
         .env(SCENARIO, scenario)
         .stdin(Stdio::null())
         .kill_on_drop(true)

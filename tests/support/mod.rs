@@ -26,6 +26,7 @@
 
 pub mod access;
 pub mod audit_log;
+pub mod aws_proxy;
 pub mod calls;
 pub mod chart;
 pub mod control_plane;
@@ -45,6 +46,7 @@ pub mod servers;
 pub mod trail;
 
 pub use access::Access;
+pub use aws_proxy::{Answer, AwsProxy};
 pub use calls::Calls;
 pub use chart::Release;
 pub use control_plane::{ControlPlane, Options};

@@ -18,6 +18,10 @@ pub struct Trail {
     pub bucket: String,
     /// `[prefix/]AWSLogs[/o-id]`.
     pub root: String,
+    /// Its name: each trail has a chain of digest files of its own.
+    pub name: String,
+    /// Whose files it delivers.
+    pub region: String,
 }
 
 /// A log file that was put there.
@@ -61,6 +65,24 @@ impl Trail {
             client,
             bucket: bucket.to_owned(),
             root: root.to_owned(),
+            name: "org".to_owned(),
+            region: REGION.to_owned(),
+        }
+    }
+
+    /// The same trail's files of another region.
+    pub fn of_region(&self, region: &str) -> Self {
+        Self {
+            region: region.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// Another trail with the same bucket.
+    pub fn named(&self, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..self.clone()
         }
     }
 
@@ -77,9 +99,9 @@ impl Trail {
     /// The key of a log file.
     pub fn key(&self, account: &str, delivered: Timestamp) -> String {
         let time = delivered.to_zoned(TimeZone::UTC).strftime("%Y%m%dT%H%MZ");
+        let Self { root, region, .. } = self;
         format!(
-            "{}/{account}/CloudTrail/{REGION}/{}/{account}_CloudTrail_{REGION}_{time}_{:016x}.json.gz",
-            self.root,
+            "{root}/{account}/CloudTrail/{region}/{}/{account}_CloudTrail_{region}_{time}_{:016x}.json.gz",
             day(delivered),
             rand::random::<u64>()
         )
@@ -108,10 +130,12 @@ impl Trail {
         previous: Option<&str>,
     ) -> String {
         let time = end.to_zoned(TimeZone::UTC).strftime("%Y%m%dT%H%M%SZ");
+        let Self {
+            root, region, name, ..
+        } = self;
         let key = format!(
-            "{}/{account}/CloudTrail-Digest/{REGION}/{}/\
-             {account}_CloudTrail-Digest_{REGION}_org_{REGION}_{time}.json.gz",
-            self.root,
+            "{root}/{account}/CloudTrail-Digest/{region}/{}/\
+             {account}_CloudTrail-Digest_{region}_{name}_{REGION}_{time}.json.gz",
             day(end)
         );
         let listed = files.iter().map(|file| {

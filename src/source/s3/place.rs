@@ -14,8 +14,9 @@ use super::listing::Folder;
 use crate::{
     event::{EventName, Interval, Intervals},
     source::{
-        Backfill, Gap, Health, LastError, Learned, PollerSpec, Proof, TrailState, fault::Fault,
-        trail::SETTLING,
+        Backfill, Gap, Health, LastError, Learned, PollerSpec, Proof, TrailState,
+        fault::Fault,
+        trail::{SETTLING, settled},
     },
 };
 
@@ -55,6 +56,8 @@ pub(super) struct Tracked {
     pub(super) knows_recent: bool,
     /// Digest files that were looked after.
     pub(super) digests: HashSet<Arc<str>>,
+    /// Digest files of this time were looked after before these are remembered.
+    pub(super) proved_before: Intervals,
     pub(super) digests_listed: Option<Timestamp>,
     pub(super) looked: HashMap<Arc<str>, Timestamp>,
     pub(super) last_success: Option<Timestamp>,
@@ -86,16 +89,6 @@ pub(super) fn before(time: Timestamp, span: SignedDuration) -> Timestamp {
     time.checked_sub(span).unwrap_or(Timestamp::MIN)
 }
 
-/// The event time that is covered when all these delivery times were read.
-fn settled(delivered: &Intervals) -> Intervals {
-    let all = delivered.as_slice().iter();
-    all.map(|run| Interval {
-        start: run.start,
-        end: before(run.end, SETTLING),
-    })
-    .collect()
-}
-
 /// A fault that lasts since the first of its kind.
 fn lasting(before: Option<&LastError>, fault: &Fault, now: Timestamp) -> LastError {
     let same = before.filter(|error| error.reason == fault.reason);
@@ -111,6 +104,7 @@ impl Tracked {
         Self {
             folder,
             has_digests: false,
+            proved_before: state.proved.clone(),
             state,
             oldest: None,
             recent: HashSet::new(),

@@ -18,7 +18,7 @@ use super::{
     place::{SLACK, Tracked, before, date, span_of},
 };
 use crate::{
-    event::Interval,
+    event::{Interval, Intervals},
     source::{
         Changes, Counters, Gap, Learned, Reason, SourceKind, Tally,
         fault::Fault,
@@ -275,7 +275,7 @@ impl Work<'_> {
         for file in &listed {
             let is_known = tracked.digests.contains(&file.key)
                 || tracked.state.gaps.contains_key(&file.key)
-                || is_proved(tracked, file.end);
+                || ends_in(&tracked.proved_before, file.end);
             if !is_known {
                 let (span, gaps) = self.digest(tracked, file, &listed, now).await?;
                 proved.extend(span);
@@ -284,6 +284,7 @@ impl Work<'_> {
         }
         if tracked.digests.len() > MOST_DIGESTS {
             tracked.digests.clear();
+            tracked.proved_before.clone_from(&tracked.state.proved);
         }
         tracked
             .digests
@@ -342,7 +343,7 @@ impl Work<'_> {
         let is_end = tracked
             .oldest
             .is_none_or(|(oldest, _)| span.start.duration_since(oldest) < day);
-        if is_known || is_end || is_proved(tracked, before_it.end) {
+        if is_known || is_end || ends_in(&tracked.proved_before, before_it.end) {
             return Ok(None);
         }
         let there = self.lister.page(previous, None, None).await?;
@@ -398,12 +399,9 @@ impl Work<'_> {
                 ObjectKey::Digest(file) => {
                     let (proved, mut found) = self.digest(tracked, &file, &[], now).await?;
                     let old = tracked.state.gaps.get(&key);
-                    let is_same = old.is_some_and(|old| {
-                        old.reason == Reason::DigestMissing
-                            && found
-                                .get(&key)
-                                .is_some_and(|gap| gap.reason == Reason::FileMissing)
-                    });
+                    let is_missing = |gap: &Gap| gap.reason == Reason::DigestMissing;
+                    let is_same =
+                        old.is_some_and(is_missing) && found.get(&key).is_some_and(is_missing);
                     if is_same {
                         // It is not there yet.
                         found.remove(&key);
@@ -482,13 +480,14 @@ fn is_here(tracked: &Tracked, file: &LogFile) -> bool {
     *file.root == *tracked.folder.root && file.place == tracked.folder.place
 }
 
-/// Whether the hour that ends then was proved.
-fn is_proved(tracked: &Tracked, end: Timestamp) -> bool {
+/// Whether the hour that ends then is among what was proved. Another trail's chain may prove it
+/// while this one says that a file is missing: so each is looked after once.
+fn ends_in(proved: &Intervals, end: Timestamp) -> bool {
     let last = Interval {
         start: before(end, SignedDuration::from_secs(1)),
         end,
     };
-    tracked.state.proved.covers(last)
+    proved.covers(last)
 }
 
 /// The delivery time that was read in full: nothing is known before the oldest file.

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -139,7 +142,10 @@ impl Reader {
             bytes: AtomicU64::new(0),
         };
         self.discover(&work, prefix, spec, session).await?;
-        self.poll(&work, session).await?;
+        if self.poll(&work, session).await? {
+            // Where it is the credentials that are outdated, the next round finds others.
+            session.client = None;
+        }
         self.health.modify(|health| {
             health.names_all = true;
             health.last_success = Some(Timestamp::now());
@@ -214,9 +220,10 @@ impl Reader {
         take(fault).map_or(Ok(()), Err)
     }
 
-    /// What is new, of every account and region.
-    async fn poll(&self, work: &Work<'_>, session: &mut Session) -> Result<(), Fault> {
+    /// What is new, of every account and region. Whether access to one was denied.
+    async fn poll(&self, work: &Work<'_>, session: &mut Session) -> Result<bool, Fault> {
         let whole = Mutex::new(None);
+        let is_denied = AtomicBool::new(false);
         stream::iter(session.tracked.values_mut())
             .for_each_concurrent(AT_ONCE, async |tracked| {
                 if is_set(&whole) {
@@ -226,13 +233,16 @@ impl Reader {
                     Ok(()) => tracked.poll_succeeded(Timestamp::now()),
                     Err(fault) if is_of_all(&fault) => remember(&whole, fault),
                     Err(fault) => {
+                        if fault.reason == Reason::AccessDenied {
+                            is_denied.store(true, Ordering::Relaxed);
+                        }
                         self.tell(&tracked.folder, &fault);
                         tracked.poll_failed(&fault, Timestamp::now());
                     }
                 }
             })
             .await;
-        take(whole).map_or(Ok(()), Err)
+        take(whole).map_or(Ok(is_denied.into_inner()), Err)
     }
 
     /// History, the newest days first, until `next`.
@@ -267,7 +277,7 @@ impl Reader {
                     match Box::pin(work.day(tracked, day, next)).await {
                         Ok(true) => {
                             tracked.day_read(day);
-                            read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                            read.fetch_add(1, Ordering::Relaxed);
                         }
                         Ok(false) => {}
                         Err(fault) if is_of_all(&fault) => remember(&whole, fault),
@@ -392,6 +402,8 @@ const fn is_of_all(fault: &Fault) -> bool {
             | Reason::NoCredentials
             | Reason::AssumeRoleFailed
             | Reason::ExpiredToken
+            | Reason::ClockSkewed
+            | Reason::WrongRegion
             | Reason::Connection
             | Reason::ServerError
             | Reason::Throttled
@@ -400,8 +412,8 @@ const fn is_of_all(fault: &Fault) -> bool {
 }
 
 fn progress(work: &Work<'_>) -> (u64, u64) {
-    use std::sync::atomic::Ordering::Relaxed;
-    (work.files.load(Relaxed), work.bytes.load(Relaxed))
+    let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    (load(&work.files), load(&work.bytes))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]

@@ -8,6 +8,11 @@
 //! account and region was sent: what a queue was not told of before, nobody knows. An outage of the
 //! operator is bridged only where it was shorter than the retention period.
 //!
+//! Where the trail has digest files, and the queue is told of them as of any other file, these say
+//! more: which files were delivered in an hour. That all of them were read covers this time however
+//! full the queue was, whatever a message was that nobody could read, and however long the operator
+//! was away; that one is missing is a gap, though no message was lost.
+//!
 //! Messages that are events themselves prove nothing: EventBridge delivers at best effort, and what
 //! its rule leaves out is not known.
 
@@ -17,11 +22,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     event::{EventName, Interval, Intervals},
-    source::{Gap, Learned, Place, TrailState},
+    source::{
+        Gap, Learned, Place, TrailState,
+        trail::{DigestFile, LogFile, ObjectKey, SETTLING, missed, settled},
+    },
 };
 
-/// How long before an instant events have to have happened to be delivered by then.
-pub(super) const SETTLING: SignedDuration = SignedDuration::from_mins(15);
 /// The most gaps of an account and region that are told apart; more make these wider.
 const MOST_GAPS: usize = 200;
 /// The most gaps that are shown of an account and region.
@@ -57,6 +63,9 @@ impl Cover {
         for span in &learned.delivered {
             state.delivered.insert(*span);
         }
+        for span in &learned.proved {
+            state.proved.insert(*span);
+        }
         for name in EventName::JUDGED {
             let read = state.events.entry(name).or_default();
             for span in &learned.events {
@@ -91,7 +100,7 @@ impl Cover {
         }
         let first = state.and_then(|state| Some(state.delivered.as_slice().first()?.start));
         // Once time counts as read, an older message changes nothing: it may have been sent again.
-        let counts = state.is_some_and(|state| last(state).is_some());
+        let counts = state.is_some_and(|state| !settled(&state.delivered).as_slice().is_empty());
         let is_news = first.is_none_or(|first| sent < first && !counts);
         is_news.then(|| Learned {
             delivered: vec![Interval {
@@ -135,19 +144,136 @@ impl Cover {
     pub(super) fn found(&self, place: &Place, name: &str) -> Option<Learned> {
         let state = self.states.get(place)?;
         let (name, gap) = state.gaps.get_key_value(name)?;
-        let first = state.delivered.as_slice().first();
-        let span = first.zip(last(state)).map(|(first, last)| Interval {
-            start: gap.span.start.max(first.start),
-            end: gap.span.end.min(last.end),
-        });
+        let closed = vec![name.clone()];
+        let events = self.covered(place, &state.proved, [gap.span], &closed);
         Some(Learned {
-            closed: vec![name.clone()],
-            events: span
-                .into_iter()
-                .filter(|span| span.start < span.end)
-                .collect(),
+            events,
+            closed,
             ..Learned::default()
         })
+    }
+
+    /// A digest file says what was delivered within a span, and all of it was read. What is to be
+    /// learned: whatever was missing of this time is not.
+    pub(super) fn proved(
+        &self,
+        bucket: &str,
+        file: &DigestFile,
+        span: Interval,
+    ) -> Option<Learned> {
+        let state = self.states.get(&file.place);
+        if state.is_none() && self.states.len() >= MOST_PLACES {
+            return None;
+        }
+        let empty = TrailState::default();
+        let state = state.unwrap_or(&empty);
+        let own = name_of(bucket, &file.key);
+        let mut proved = state.proved.clone();
+        proved.insert(span);
+        let of_this_time = |name: &str| {
+            let key = name
+                .strip_prefix(bucket)
+                .and_then(|key| key.strip_prefix('/'));
+            let file = key.map(|key| ObjectKey::parse(None, key));
+            matches!(file, Some(ObjectKey::Log(file)) if proved.covers(minute_of(&file)))
+        };
+        let gaps = state.gaps.keys();
+        let closed = gaps.filter(|name| **name == own || of_this_time(name));
+        let closed: Vec<Arc<str>> = closed.cloned().collect();
+        let spans = closed
+            .iter()
+            .filter_map(|name| Some(state.gaps.get(name)?.span));
+        let spans = spans.chain([missed(span)]);
+        let events = self.covered(&file.place, &proved, spans, &closed);
+        let is_news = !closed.is_empty() || !state.proved.covers(span);
+        is_news.then(|| Learned {
+            proved: vec![span],
+            events,
+            closed,
+            ..Learned::default()
+        })
+    }
+
+    /// The parts of these spans that are covered once `proved` is, and these gaps are closed.
+    fn covered(
+        &self,
+        place: &Place,
+        proved: &Intervals,
+        spans: impl IntoIterator<Item = Interval>,
+        closed: &[Arc<str>],
+    ) -> Vec<Interval> {
+        let mut delivered = proved.clone();
+        let state = self.states.get(place);
+        for run in state.map_or(&[][..], |state| state.delivered.as_slice()) {
+            delivered.insert(*run);
+        }
+        let mut events = spans
+            .into_iter()
+            .collect::<Intervals>()
+            .intersect(&settled(&delivered));
+        for missing in self.missing_in(place, proved, closed).as_slice() {
+            events.remove(*missing);
+        }
+        events.as_slice().to_vec()
+    }
+
+    /// The event time that is known to be missing: of the place, and of all of them where digests
+    /// do not prove that this place is not concerned.
+    fn missing_in(&self, place: &Place, proved: &Intervals, closed: &[Arc<str>]) -> Intervals {
+        let whole = whole();
+        let everywhere = self.gaps_of(&whole);
+        let mut missing: Intervals = everywhere.map(|gap| gap.span).collect();
+        for span in settled(proved).as_slice() {
+            missing.remove(*span);
+        }
+        let state = self.states.get(place);
+        for (name, gap) in state.into_iter().flat_map(|state| &state.gaps) {
+            if !closed.contains(name) {
+                missing.insert(gap.span);
+            }
+        }
+        missing
+    }
+
+    /// Whether a digest file is one that the queue should have told of, and nobody looked after.
+    pub(super) fn lacks(&self, bucket: &str, file: &DigestFile) -> bool {
+        let Some(state) = self.states.get(&file.place) else {
+            return false;
+        };
+        let first = state.delivered.as_slice().first();
+        let last = Interval {
+            start: file.end.checked_sub(SECOND).unwrap_or(file.end),
+            end: file.end,
+        };
+        first.is_some_and(|first| first.start < file.end)
+            && !state.proved.covers(last)
+            && !state.gaps.contains_key(&name_of(bucket, &file.key))
+    }
+
+    /// The digest files that found a file of this time missing: now that one was read, they may
+    /// say something else.
+    pub(super) fn doubted(&self, bucket: &str, file: &LogFile) -> Vec<DigestFile> {
+        let Some(state) = self.states.get(&file.place) else {
+            return vec![];
+        };
+        let near = state
+            .gaps
+            .iter()
+            .filter(|(_, gap)| gap.span.start <= file.delivered && file.delivered < gap.span.end);
+        near.filter_map(|(name, _)| {
+            let key = name.strip_prefix(bucket)?.strip_prefix('/')?;
+            match ObjectKey::parse(None, key) {
+                ObjectKey::Digest(digest) => Some(digest),
+                _ => None,
+            }
+        })
+        .collect()
+    }
+
+    /// Until when digest files prove what was delivered.
+    pub(super) fn proved_until(&self, place: &Place) -> Option<Timestamp> {
+        let last = self.states.get(place)?.proved.as_slice().last()?;
+        Some(last.end)
     }
 
     /// What is missing since before an instant need not be told any more.
@@ -184,7 +310,6 @@ impl Cover {
         let Ok(end) = drained.checked_sub(SETTLING) else {
             return vec![];
         };
-        let everywhere: Vec<&Gap> = self.gaps_of(&whole()).collect();
         let mut claims = Vec::new();
         for place in self.places() {
             let Some(state) = self.states.get(place) else {
@@ -194,14 +319,14 @@ impl Cover {
                 continue;
             };
             let floor = first.start.max(kept);
-            let start = match last(state) {
+            let start = match settled(&state.delivered).as_slice().last() {
                 Some(last) if last.end >= floor => last.end,
                 _ => floor,
             };
             let mut read = Intervals::default();
             read.insert(Interval { start, end });
-            for gap in self.gaps_of(place).chain(everywhere.iter().copied()) {
-                read.remove(gap.span);
+            for missing in self.missing_in(place, &state.proved, &[]).as_slice() {
+                read.remove(*missing);
             }
             if !read.as_slice().is_empty() {
                 let learned = Learned {
@@ -228,9 +353,10 @@ impl Cover {
         let state = self.states.get(place);
         let mut read = state.map(|state| state.events.clone()).unwrap_or_default();
         // What was missed by all of them was claimed by none, but maybe by another process.
-        for gap in self.gaps_of(&whole()) {
+        let proved = state.map(|state| state.proved.clone()).unwrap_or_default();
+        for missing in self.missing_in(place, &proved, &[]).as_slice() {
             for read in read.values_mut() {
-                read.remove(gap.span);
+                read.remove(*missing);
             }
         }
         read.retain(|_, read| !read.as_slice().is_empty());
@@ -247,7 +373,10 @@ impl Cover {
     /// What is missing of a place, the latest first.
     pub(super) fn gaps(&self, place: &Place) -> Vec<Gap> {
         let everywhere = whole();
-        let all = self.gaps_of(place).chain(self.gaps_of(&everywhere));
+        let proved = self.states.get(place).map(|state| settled(&state.proved));
+        let concerns = |gap: &&Gap| !proved.as_ref().is_some_and(|all| all.covers(gap.span));
+        let everywhere = self.gaps_of(&everywhere).filter(concerns);
+        let all = self.gaps_of(place).chain(everywhere);
         let mut gaps: Vec<Gap> = all.cloned().collect();
         gaps.sort_by_key(|gap| std::cmp::Reverse(gap.span.end));
         gaps.truncate(SHOWN_GAPS);
@@ -255,11 +384,13 @@ impl Cover {
     }
 }
 
-/// The latest span that counts as read. All names are read together; pulls may begin later, where
-/// old ones were forgotten.
-fn last(state: &TrailState) -> Option<Interval> {
-    let read = state.events.get(EventName::JUDGED.first()?)?;
-    read.as_slice().last().copied()
+/// The minute that a file's name says it was delivered in.
+fn minute_of(file: &LogFile) -> Interval {
+    let end = file.delivered.checked_add(SignedDuration::from_mins(1));
+    Interval {
+        start: file.delivered,
+        end: end.unwrap_or(Timestamp::MAX),
+    }
 }
 
 /// A name for what is missing: the key of a file, or what stands for a message.
@@ -403,6 +534,109 @@ mod tests {
             cover.apply(&place, &learned);
         }
         assert_eq!(cover.gaps(&here()), []);
+    }
+
+    fn log_name(minute: i64) -> String {
+        let time = at(minute).to_zoned(jiff::tz::TimeZone::UTC);
+        format!(
+            "org-trail/AWSLogs/111122223333/CloudTrail/us-east-1/{}/\
+             111122223333_CloudTrail_us-east-1_{}_0123456789abcdef.json.gz",
+            time.strftime("%Y/%m/%d"),
+            time.strftime("%Y%m%dT%H%MZ")
+        )
+    }
+
+    fn digest_file(minute: i64) -> DigestFile {
+        let time = at(minute).to_zoned(jiff::tz::TimeZone::UTC);
+        let key = format!(
+            "AWSLogs/111122223333/CloudTrail-Digest/us-east-1/{}/\
+             111122223333_CloudTrail-Digest_us-east-1_org_us-east-1_{}.json.gz",
+            time.strftime("%Y/%m/%d"),
+            time.strftime("%Y%m%dT%H%M%SZ")
+        );
+        match ObjectKey::parse(None, &key) {
+            ObjectKey::Digest(file) => file,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A digest file says that everything delivered within these minutes was read.
+    fn prove(cover: &mut Cover, from: i64, to: i64) -> Option<Learned> {
+        let learned = cover.proved("org-trail", &digest_file(to), span(from, to))?;
+        cover.apply(&here(), &learned);
+        Some(learned)
+    }
+
+    fn covered(cover: &Cover) -> Vec<Interval> {
+        let read = cover.read(&here());
+        read.get(&EventName::BatchGetImage)
+            .map(|read| read.as_slice().to_vec())
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn digests_cover_an_hour_though_the_queue_was_never_empty_or_lost_what_it_had() {
+        let mut cover = Cover::default();
+        see(&mut cover, 30);
+        prove(&mut cover, 0, 60);
+        assert_eq!(covered(&cover), [span(0, 45)]);
+        prove(&mut cover, 60, 120);
+        assert_eq!(covered(&cover), [span(0, 105)]);
+        assert_eq!(cover.proved_until(&here()), Some(at(120)));
+        // Then it was empty: what is not proved yet counts by delivery.
+        drain(&mut cover, 150, DAY);
+        assert_eq!(covered(&cover), [span(0, 135)]);
+        assert!(prove(&mut cover, 60, 120).is_none(), "nothing new");
+    }
+
+    #[test]
+    fn an_empty_queue_covers_what_lies_between_two_hours_that_digests_prove() {
+        let mut cover = Cover::default();
+        see(&mut cover, 0);
+        drain(&mut cover, 30, DAY);
+        prove(&mut cover, 120, 180);
+        assert_eq!(covered(&cover), [span(0, 15), span(120, 165)]);
+        drain(&mut cover, 200, DAY);
+        assert_eq!(covered(&cover), [span(0, 185)]);
+    }
+
+    #[test]
+    fn what_a_digest_proves_is_missing_no_more() {
+        let mut cover = Cover::default();
+        see(&mut cover, 0);
+        miss(&mut cover, &here(), &log_name(40), gap(25, 41));
+        miss(&mut cover, &here(), &log_name(70), gap(55, 71));
+        miss(&mut cover, &whole(), "a message", gap(10, 31));
+        drain(&mut cover, 100, DAY);
+        let parts = [span(0, 10), span(41, 55), span(71, 85)];
+        assert_eq!(covered(&cover), parts);
+        prove(&mut cover, 0, 60);
+        assert_eq!(covered(&cover), [span(0, 55), span(71, 85)]);
+        let left: Vec<Interval> = cover.gaps(&here()).iter().map(|gap| gap.span).collect();
+        assert_eq!(left, [span(55, 71)]);
+    }
+
+    #[test]
+    fn a_digest_that_finds_something_missing_takes_its_hour_back_until_it_is_read() {
+        let mut cover = Cover::default();
+        see(&mut cover, 0);
+        drain(&mut cover, 200, DAY);
+        let digest = digest_file(120);
+        let name = name_of("org-trail", &digest.key);
+        assert!(cover.lacks("org-trail", &digest));
+        miss(&mut cover, &here(), &name, gap(45, 120));
+        assert!(!cover.lacks("org-trail", &digest));
+        assert_eq!(covered(&cover), [span(0, 45), span(120, 185)]);
+        let ObjectKey::Log(log) = ObjectKey::parse(None, &log_name(90)["org-trail/".len()..])
+        else {
+            panic!("no log file");
+        };
+        assert_eq!(cover.doubted("org-trail", &log), [digest]);
+        prove(&mut cover, 60, 120);
+        assert_eq!(covered(&cover), [span(0, 185)]);
+        assert_eq!(cover.gaps(&here()), []);
+        // From before the queue was told of anything.
+        assert!(!cover.lacks("org-trail", &digest_file(-60)));
     }
 
     #[test]

@@ -91,6 +91,7 @@ pub(super) struct Loop<'w> {
     is_claiming: bool,
     renewed: Instant,
     poisoned: Option<Instant>,
+    unhidden: Option<Instant>,
     last_success: Option<Timestamp>,
 }
 
@@ -120,6 +121,7 @@ impl<'w> Loop<'w> {
             is_claiming: false,
             renewed: Instant::now(),
             poisoned: None,
+            unhidden: None,
             last_success: None,
         }
     }
@@ -356,9 +358,12 @@ impl<'w> Loop<'w> {
                     self.held.remove(&number);
                 }
             }
-            Called::Hidden(Ok(())) | Called::Renewed => {}
+            Called::Renewed => {}
+            Called::Hidden(Ok(())) => self.worker.works(&Task::Hide),
             Called::Hidden(Err(fault)) => {
-                debug!(queue = %self.worker.name, reason = %fault.reason, "not hidden for longer");
+                // Somebody else may receive them, too, who finds that they are known.
+                self.unhidden = Some(Instant::now());
+                self.failed(Task::Hide, fault);
             }
             Called::Looked {
                 at,

@@ -17,6 +17,8 @@ pub(super) enum Task {
     Begin,
     Receive,
     Delete,
+    /// Hiding messages from others while they are worked on.
+    Hide,
     /// Asking how much is in the queue.
     Look,
     Ledger,

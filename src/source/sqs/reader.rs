@@ -82,6 +82,7 @@ impl Reader {
                         faults: Mutex::default(),
                         cover: tokio::sync::Mutex::new(Cover::new(states)),
                         files: AtomicU64::new(0),
+                        digests: Mutex::default(),
                         moved: AtomicBool::new(true),
                     };
                     return Some((worker, attributes));

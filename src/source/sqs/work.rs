@@ -1,10 +1,14 @@
-//! One message's work: its facts, or the files that it names, until they are in the ledger.
+//! One message's work: its facts, or the files that it names, until they are in the ledger, and what
+//! digest files say of these.
 //!
 //! Nothing here deletes a message. [`End`] says whether it may be: only when everything that it
 //! brings is stored, or is known to be missing for good and told as a gap.
 
+mod digests;
+mod fetch;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,16 +19,13 @@ use std::{
 use aws_sdk_s3::Client;
 use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
 use super::{
     client::Queue,
-    cover::{Cover, SETTLING, name_of, whole},
-    faults::{Faults, Task, backoff},
+    cover::{Cover, name_of, whole},
+    faults::{Faults, Task},
     message::{Content, Object, Poison},
 };
 use crate::{
@@ -33,7 +34,7 @@ use crate::{
         Changes, Counters, Gap, Learned, Page, Place, PollerSpec, Reason, SourceKind, Store, Tally,
         UndecodableRecord,
         fault::Fault,
-        trail::{LogFile, ObjectKey, Objects, trail},
+        trail::{LogFile, ObjectKey, Objects, SETTLING},
     },
 };
 
@@ -42,12 +43,6 @@ pub(super) const KIND: SourceKind = SourceKind::Sqs;
 
 /// The files of one message that are read side by side.
 const SIDE_BY_SIDE: usize = 4;
-/// How long a file is tried that cannot be read now, while others can.
-const PATIENCE: Duration = Duration::from_mins(2);
-/// How long one is tried while none can: SQS hides a message for at most 12 hours.
-const LONGEST: Duration = Duration::from_hours(11);
-/// The least that the ledger tells apart.
-const SECOND: SignedDuration = SignedDuration::from_secs(1);
 /// How long after the minute in a file's name its events may have happened.
 const DELIVERED_WITHIN: SignedDuration = SignedDuration::from_mins(1);
 
@@ -82,6 +77,8 @@ pub(super) struct Worker {
     pub(super) cover: tokio::sync::Mutex<Cover>,
     /// Files read so far.
     pub(super) files: AtomicU64,
+    /// Digest files that were looked after.
+    pub(super) digests: Mutex<HashSet<Arc<str>>>,
     /// Something is to be shown.
     pub(super) moved: AtomicBool,
 }
@@ -186,110 +183,72 @@ impl Worker {
     }
 
     async fn object(&self, object: &Object, sent: Timestamp) -> End {
-        let ObjectKey::Log(file) = ObjectKey::parse(None, &object.key) else {
-            self.skipped();
-            return End::Done;
+        let key = ObjectKey::parse(None, &object.key);
+        let place = match &key {
+            ObjectKey::Log(file) => &file.place,
+            ObjectKey::Digest(file) => &file.place,
+            ObjectKey::Other => {
+                self.skipped();
+                return End::Done;
+            }
         };
         if !self.spec.borrow().wants_bucket(&object.bucket) {
             // Another trail's, or none: anybody can name a bucket.
             self.skipped();
             return End::Done;
         }
-        let is_wanted = self.spec.borrow().wants_account(&file.place.account);
+        let is_wanted = self.spec.borrow().wants_account(&place.account);
         if !is_wanted {
             self.skipped();
             let mut cover = self.cover.lock().await;
-            if cover.places().any(|place| *place == file.place) {
+            if let ObjectKey::Log(file) = &key
+                && cover.places().any(|known| known == place)
+            {
                 // It was wanted once, and may be again: what is left out now is not there then.
-                let gap = gap(object, &file, Reason::FileMissing, "left out by the policy");
+                let gap = gap(object, file, Reason::FileMissing, "left out by the policy");
                 let name = name_of(&object.bucket, &object.key);
-                let learned = cover.missing(&file.place, &name, gap);
-                self.learn(&mut cover, &file.place, learned).await;
+                let learned = cover.missing(place, &name, gap);
+                self.learn(&mut cover, place, learned).await;
             }
             return End::Done;
         }
         {
             let mut cover = self.cover.lock().await;
-            let learned = cover.seen(&file.place, sent);
-            self.learn(&mut cover, &file.place, learned).await;
+            let learned = cover.seen(place, sent);
+            self.learn(&mut cover, place, learned).await;
         }
-        self.file(object, &file).await
+        match &key {
+            ObjectKey::Log(file) => self.file(object, file).await,
+            ObjectKey::Digest(file) => self.digest(&object.bucket, file.clone()).await,
+            ObjectKey::Other => End::Done,
+        }
     }
 
-    /// Reads a file, again and again while it cannot be read now.
+    /// Reads a file.
     async fn file(&self, object: &Object, file: &LogFile) -> End {
-        let begun = Instant::now();
-        let others = self.files.load(Ordering::Relaxed);
-        let task = Task::Bucket(object.bucket.as_str().into());
-        let mut pauses = backoff();
-        loop {
-            let clients = self.clients();
-            let fault = match self.read(&clients.s3, object, file).await {
-                Ok(()) => {
-                    self.works(&task);
-                    self.files.fetch_add(1, Ordering::Relaxed);
+        match self.read(object, &ObjectKey::Log(file.clone())).await {
+            Ok(_) => {
+                self.files.fetch_add(1, Ordering::Relaxed);
+                let doubted = {
                     let mut cover = self.cover.lock().await;
                     let name = name_of(&object.bucket, &object.key);
                     let learned = cover.found(&file.place, &name);
                     self.learn(&mut cover, &file.place, learned).await;
-                    return End::Done;
+                    cover.doubted(&object.bucket, file)
+                };
+                for digest in doubted {
+                    self.forget_digest(&digest);
+                    self.digest(&object.bucket, digest).await;
                 }
-                Err(fault) => fault,
-            };
-            self.tally(|tally| tally.failed += 1);
-            let others_are_read = self.files.load(Ordering::Relaxed) > others;
-            let patience = if others_are_read { PATIENCE } else { LONGEST };
-            let is_gone = fault.reason == Reason::FileMissing;
-            let is_final = is_gone || fault.reason == Reason::FileUnreadable;
-            if is_final || (begun.elapsed() > patience && fault.reason != Reason::Ledger) {
-                warn!(
-                    queue = %self.name, bucket = %object.bucket, key = %object.key,
-                    reason = %fault.reason, message = %fault.message, "a file was not read"
-                );
-                let region = self.spec.borrow().key.region.clone();
-                self.counters
-                    .count_error(KIND, &file.place.account, &region, fault.reason);
+                End::Done
+            }
+            Err(fault) => {
+                let is_gone = fault.reason == Reason::FileMissing;
                 self.miss(object, file, fault).await;
                 // What a lifecycle rule removed does not come back, however often it is asked for.
-                return if is_gone { End::Done } else { End::Left };
+                if is_gone { End::Done } else { End::Left }
             }
-            let task = match fault.reason {
-                Reason::Ledger => Task::Ledger,
-                _ => task.clone(),
-            };
-            self.failed(task, fault);
-            sleep(pauses.next().unwrap_or(Duration::from_mins(1))).await;
         }
-    }
-
-    async fn read(&self, s3: &Client, object: &Object, file: &LogFile) -> Result<(), Fault> {
-        let known = Interval {
-            start: file.delivered,
-            end: file.delivered.checked_add(SECOND).unwrap_or(file.delivered),
-        };
-        let trail = trail(&object.bucket, &file.root);
-        let files = self.store.files(&trail, &file.place, known).await;
-        let files = files.map_err(|error| Fault::new(Reason::Ledger, error.to_string()))?;
-        if files.iter().any(|known| known.unique == file.unique) {
-            self.tally(|tally| tally.known += 1);
-            return Ok(());
-        }
-        let now = Timestamp::now();
-        let read = self
-            .objects
-            .read(s3, &object.bucket, file, None, now)
-            .await?;
-        self.tally(|tally| {
-            tally.read += 1;
-            tally.bytes += read.bytes;
-        });
-        for (name, count) in read.new {
-            self.counters.count_events(KIND, name, count);
-        }
-        if !read.repositories.is_empty() {
-            self.changes.repositories(read.repositories);
-        }
-        Ok(())
     }
 
     async fn miss(&self, object: &Object, file: &LogFile, fault: Fault) {

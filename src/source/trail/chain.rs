@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Digest, DigestFile, LogFile, Objects, Read, name_of, trail};
 use crate::{
-    event::Interval,
+    event::{Interval, Intervals},
     source::{Gap, Reason, Store, fault::Fault},
 };
 
@@ -26,6 +26,8 @@ pub(crate) struct Checked {
     pub(crate) span: Interval,
     /// The digest file before it, where the chain has one.
     pub(crate) previous: Option<String>,
+    /// Whether the digest file itself could be read.
+    pub(crate) is_read: bool,
     /// What is missing; none when everything was delivered and read.
     pub(crate) gap: Option<Gap>,
     /// Log files that were read only now.
@@ -57,6 +59,16 @@ pub(crate) fn missed_by(file: &LogFile) -> Interval {
         start: file.delivered,
         end: end.unwrap_or(Timestamp::MAX),
     })
+}
+
+/// The event time that is covered when everything delivered in these spans was read.
+pub(crate) fn settled(delivered: &Intervals) -> Intervals {
+    let all = delivered.as_slice().iter();
+    all.map(|run| Interval {
+        start: run.start,
+        end: run.end.checked_sub(SETTLING).unwrap_or(Timestamp::MIN),
+    })
+    .collect()
 }
 
 /// The gap that a file leaves, if the fault is about the file and not about the way to it.
@@ -97,10 +109,15 @@ impl Looker<'_> {
                     start: hour_before(file.end),
                     end: file.end,
                 };
-                let gap = gap_of(&fault, missed(span)).ok_or(fault)?;
+                let mut gap = gap_of(&fault, missed(span)).ok_or(fault)?;
+                if gap.reason == Reason::FileMissing {
+                    gap.reason = Reason::DigestMissing;
+                    gap.message = format!("{}: it is not in the bucket", name_of(&file.key));
+                }
                 return Ok(Checked {
                     span,
                     previous: None,
+                    is_read: false,
                     gap: Some(gap),
                     read: vec![],
                 });
@@ -110,6 +127,7 @@ impl Looker<'_> {
         let mut checked = Checked {
             span: digest.span,
             previous: digest.previous,
+            is_read: true,
             gap: None,
             read: vec![],
         };

@@ -17,7 +17,8 @@ const MOST_FILES: usize = 100_000;
 pub(crate) struct Digest {
     /// The delivery time whose files it lists.
     pub(crate) span: Interval,
-    /// The key of the digest file before it; none when the chain begins with this one.
+    /// The key of the digest file before it; none when the chain begins with this one, or went
+    /// on here from another bucket.
     pub(crate) previous: Option<String>,
     /// The log files, with the SHA-256 of each one's text.
     pub(crate) files: Vec<(LogFile, [u8; 32])>,
@@ -28,6 +29,8 @@ pub(crate) struct Digest {
 struct Text {
     digest_start_time: Timestamp,
     digest_end_time: Timestamp,
+    #[serde(rename = "previousDigestS3Bucket")]
+    previous_bucket: Option<String>,
     #[serde(rename = "previousDigestS3Object")]
     previous: Option<String>,
     #[serde(default)]
@@ -75,9 +78,10 @@ impl Digest {
                 _ => Ok(None),
             }
         });
+        let is_here = text.previous_bucket.is_none_or(|before| before == bucket);
         Ok(Self {
             span,
-            previous: text.previous.filter(|key| !key.is_empty()),
+            previous: text.previous.filter(|key| is_here && !key.is_empty()),
             files: files
                 .filter_map(Result::transpose)
                 .collect::<Result<_, _>>()?,
@@ -151,6 +155,15 @@ mod tests {
         first["logFiles"] = json!([]);
         let digest = parse(&first).unwrap();
         assert_eq!((digest.previous, digest.files.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_trail_that_went_on_in_another_bucket_begins_a_chain_there() {
+        let mut first = sample();
+        first["previousDigestS3Bucket"] = json!("the-old-trail");
+        assert_eq!(parse(&first).unwrap().previous, None);
+        first["previousDigestS3Bucket"] = json!("org-trail");
+        assert!(parse(&first).unwrap().previous.is_some());
     }
 
     #[test]

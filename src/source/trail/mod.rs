@@ -10,7 +10,9 @@ mod digest;
 mod key;
 mod objects;
 
-pub(crate) use chain::{Looker, SETTLING, gap_of, hour_before, missed, missed_by};
+pub(crate) use chain::{
+    Checked, Looker, SETTLING, gap_of, hour_before, missed, missed_by, settled,
+};
 use digest::Digest;
 pub use key::{DigestFile, LogFile, ObjectKey};
 pub(crate) use key::{LOGS, is_account, is_organization, is_region};

@@ -18,7 +18,7 @@ use crate::source::{
 
 /// Credentials are found anew no more often than this.
 const RENEWAL: Duration = Duration::from_secs(5);
-/// How long a message that nobody can read is told as a fault.
+/// How long a message that nobody can read is told as a fault, or that messages could not be hidden.
 const POISON: Duration = Duration::from_mins(2);
 
 impl Loop<'_> {
@@ -62,12 +62,16 @@ impl Loop<'_> {
     /// Shows how the queue is, where that has changed.
     pub(super) fn publish(&mut self) {
         let worker = self.worker;
-        if self
-            .poisoned
-            .is_some_and(|poisoned| poisoned.elapsed() > POISON.max(self.attributes.visibility * 2))
-        {
+        let a_while = POISON.max(self.attributes.visibility * 2);
+        let is_over = |since: Option<Instant>| since.is_some_and(|at| at.elapsed() > a_while);
+        if is_over(self.poisoned) {
             self.poisoned = None;
             worker.works(&Task::Messages);
+        }
+        if is_over(self.unhidden) {
+            // Nothing takes long any more.
+            self.unhidden = None;
+            worker.works(&Task::Hide);
         }
         let (last_success, was_drained) = (self.last_success, self.was_drained);
         let error = worker.faults().worst();
@@ -100,7 +104,10 @@ impl Loop<'_> {
                     last_success,
                     coverage: cover.read(place),
                     gaps: cover.gaps(place),
-                    proof: Proof::Delivery,
+                    proof: match cover.proved_until(place) {
+                        Some(until) => Proof::Digests { until },
+                        None => Proof::Delivery,
+                    },
                     poll_period: spec.poll_period.max(
                         SignedDuration::try_from(self.claim_period).unwrap_or(spec.poll_period),
                     ),
