@@ -25,8 +25,10 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::record::EVENT_SOURCE;
+#[cfg(target_arch = "x86_64")]
+use scan::Deposit;
 pub(super) use scan::escaped_by;
-use scan::{ALL, BRACES, Block, Scan, marks};
+use scan::{ALL, BRACES, Block, Pairs, Row, Scan, Shifts, marks};
 
 /// [`EVENT_SOURCE`] as the value of a key.
 const QUOTED_SOURCE: &[u8] = b"\"ecr.amazonaws.com\"";
@@ -37,6 +39,9 @@ static SOURCE_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(Q
 static ESCAPE_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(ESCAPE));
 /// What the processor can do.
 pub(super) static LEVEL: LazyLock<Level> = LazyLock::new(Level::new);
+
+#[cfg(target_arch = "x86_64")]
+static DEPOSIT: LazyLock<Option<Deposit>> = LazyLock::new(|| Deposit::new(*LEVEL));
 
 /// What is done with the elements of a `Records` array.
 pub trait Elements {
@@ -117,11 +122,21 @@ impl Records {
 
     /// Goes through a piece, which begins where the last one's [`Step::More`] said.
     pub fn run(&mut self, text: &[u8], elements: &mut impl Elements) -> Step {
-        dispatch!(*LEVEL, simd => self.run_with(simd, text, elements))
+        #[cfg(target_arch = "x86_64")]
+        if let Some(deposit) = *DEPOSIT {
+            return dispatch!(*LEVEL, simd => self.run_with(simd, deposit, text, elements));
+        }
+        dispatch!(*LEVEL, simd => self.run_with(simd, Shifts, text, elements))
     }
 
     #[inline(always)]
-    fn run_with<S: Simd>(&mut self, simd: S, text: &[u8], elements: &mut impl Elements) -> Step {
+    fn run_with<S: Simd, P: Pairs>(
+        &mut self,
+        simd: S,
+        pairs: P,
+        text: &[u8],
+        elements: &mut impl Elements,
+    ) -> Step {
         let (mut at, mut element, mut from) = match self.open.take() {
             Some((element, scanned)) => (0, element, scanned),
             None => match self.between(text, 0) {
@@ -131,7 +146,22 @@ impl Records {
         };
         let mut padded;
         loop {
-            from = element.scan.pass::<S, BRACES>(simd, text, from);
+            // The first one is looked at, and what was seen of one is remembered to its end.
+            let plain = element.source == Source::Other && !element.escapes && !self.given_up;
+            let mut row = Row {
+                at,
+                ended: 0,
+                longest: if plain && self.count > 0 {
+                    self.limit
+                } else {
+                    0
+                },
+            };
+            from = element
+                .scan
+                .pass::<S, P, BRACES>(simd, pairs, text, from, &mut row);
+            at = row.at;
+            self.count += row.ended;
             let rest = text.get(from..).unwrap_or_default();
             let (bytes, length) = if let Some(bytes) = rest.first_chunk() {
                 (bytes, 64)

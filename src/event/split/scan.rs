@@ -108,42 +108,63 @@ impl Scan {
     }
 
     /// Passes over blocks, from `from` on, in which nothing happens: no backslash, no [`marks`], no
-    /// bracket that could close the value. Gives where the first block is that is not one of these.
+    /// end of the value, unless it can be passed over together with what stands between it and the
+    /// next. Gives where the first block is that is not one of these.
     #[inline(always)]
-    pub(crate) fn pass<S: Simd, const B: Brackets>(
+    pub(crate) fn pass<S: Simd, P: Pairs, const B: Brackets>(
         &mut self,
         simd: S,
+        pairs: P,
         text: &[u8],
         mut from: usize,
+        row: &mut Row,
     ) -> usize {
-        let Self {
-            mut depth,
-            mut string,
-            escaped,
-        } = *self;
+        if self.escaped {
+            return from;
+        }
         while let Some(ahead) = text.get(from..).and_then(<[u8]>::first_chunk) {
-            let Some(block) = ahead.first_chunk().filter(|_| !escaped) else {
-                break;
-            };
-            let bytes = u8x64::load_array(simd, *block);
-            let quoted = bytes.simd_eq(b'"');
-            if (bytes.simd_eq(b'\\') | marked(simd, quoted, ahead)).any_true() {
-                break;
-            }
-            let (opening, closing) = brackets::<S, B>(bytes);
-            let strings = prefix_xor(quoted.to_bitmask()) ^ string;
-            let (opening, closing) = (opening & !strings, closing & !strings);
-            let closed = u64::from(closing.count_ones());
-            if closed >= depth {
+            // Two blocks at a time: whether there is anything is asked once for both.
+            let ahead: &[u8; 2 * 64 + AHEAD] = ahead;
+            let (one, two) = (load(simd, ahead, 0), load(simd, ahead, 64));
+            let (quoted, also) = (one.simd_eq(b'"'), two.simd_eq(b'"'));
+            let any = one.simd_eq(b'\\') | marked(simd, quoted, ahead, 0);
+            let any = any | two.simd_eq(b'\\') | marked(simd, also, ahead, 64);
+            if any.any_true() || !self.passes::<S, P, B>(pairs, one, quoted, (ahead, from), row) {
                 break;
             }
-            depth = depth + u64::from(opening.count_ones()) - closed;
-            string = last_of(strings);
+            from += 64;
+            let rest = ahead.get(64..).unwrap_or_default();
+            if !self.passes::<S, P, B>(pairs, two, also, (rest, from), row) {
+                break;
+            }
             from += 64;
         }
-        self.depth = depth;
-        self.string = string;
         from
+    }
+
+    /// Passes over a block at `from` if it can be.
+    #[inline(always)]
+    fn passes<S: Simd, P: Pairs, const B: Brackets>(
+        &mut self,
+        pairs: P,
+        bytes: u8x64<S>,
+        quoted: mask8x64<S>,
+        (text, from): (&[u8], usize),
+        row: &mut Row,
+    ) -> bool {
+        let (opening, closing) = brackets::<S, B>(bytes);
+        let strings = pairs.within(quoted.to_bitmask()) ^ self.string;
+        let (opening, closing) = (opening & !strings, closing & !strings);
+        let closed = u64::from(closing.count_ones());
+        if closed < self.depth || closes(opening, closing, self.depth).is_none() {
+            self.depth = self.depth + u64::from(opening.count_ones()) - closed;
+        } else if let Some(place) = row.next(opening, closing, self.depth, (text, from)) {
+            self.depth = u64::from((opening >> place).count_ones());
+        } else {
+            return false;
+        }
+        self.string = last_of(strings);
+        true
     }
 
     /// Goes on with a block, of which `length` bytes are text and the others blanks.
@@ -164,7 +185,7 @@ impl Scan {
             self.escaped = next;
             quotes &= !escaped;
         }
-        let strings = prefix_xor(quotes) ^ self.string;
+        let strings = Shifts.within(quotes) ^ self.string;
         self.string = last_of(strings);
         Block {
             opening: opening & !strings,
@@ -184,6 +205,51 @@ impl Scan {
             return None;
         }
         closes(block.opening, block.closing, depth)
+    }
+}
+
+/// Values that follow one another, as far as they are passed over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    /// Where the one begins that has not ended.
+    pub(crate) at: usize,
+    /// How many have ended.
+    pub(crate) ended: u64,
+    /// Longer ones are not passed over.
+    pub(crate) longest: usize,
+}
+
+impl Row {
+    /// The place of the bracket that opens the next value, in a block at `from` in which one ends,
+    /// if no more than a comma stands between them, and the next does not end in the block, too.
+    #[inline(always)]
+    fn next(
+        &mut self,
+        opening: u64,
+        closing: u64,
+        depth: u64,
+        (text, from): (&[u8], usize),
+    ) -> Option<u32> {
+        let ends = closing & opening >> 2;
+        let end = ends & ends.wrapping_neg();
+        let before = end.wrapping_sub(1);
+        let opened = u64::from((opening & before).count_ones());
+        let closed = u64::from((closing & before).count_ones());
+        let place = end.trailing_zeros();
+        // With fewer closed than were open it can have ended nowhere before.
+        let first = end != 0 && closed < depth && depth + opened == closed + 1;
+        let only = closing & !(before | end) == 0;
+        let at = from + place as usize + 2;
+        if first
+            && only
+            && text.get(place as usize + 1) == Some(&b',')
+            && at - 1 - self.at <= self.longest
+        {
+            self.at = at;
+            self.ended += 1;
+            return Some(place + 2);
+        }
+        None
     }
 }
 
@@ -229,21 +295,24 @@ const AHEAD: usize = 4;
 /// any other does. Where the text ends too early to tell, all bytes.
 #[inline(always)]
 pub(crate) fn marks<S: Simd>(simd: S, block: &[u8; 64], text: &[u8]) -> u64 {
-    let Some(ahead) = text.first_chunk() else {
+    let Some(ahead) = text.first_chunk::<{ 64 + AHEAD }>() else {
         return u64::MAX;
     };
     let quoted = u8x64::load_array(simd, *block).simd_eq(b'"');
-    marked(simd, quoted, ahead).to_bitmask()
+    marked(simd, quoted, ahead, 0).to_bitmask()
 }
 
 #[inline(always)]
-fn marked<S: Simd>(simd: S, quoted: mask8x64<S>, ahead: &[u8; 64 + AHEAD]) -> mask8x64<S> {
-    let byte = |n: usize, byte: u8| {
-        let bytes = ahead.get(n..).and_then(<[u8]>::first_chunk);
-        // There are always as many.
-        u8x64::load_array(simd, *bytes.unwrap_or(&[0; 64])).simd_eq(byte)
-    };
-    quoted & byte(3, b'r') & byte(4, b'.')
+fn marked<S: Simd>(simd: S, quoted: mask8x64<S>, text: &[u8], at: usize) -> mask8x64<S> {
+    let third = load(simd, text, at + 3).simd_eq(b'r');
+    quoted & third & load(simd, text, at + 4).simd_eq(b'.')
+}
+
+/// The block at this place, which there always is.
+#[inline(always)]
+fn load<S: Simd>(simd: S, text: &[u8], at: usize) -> u8x64<S> {
+    let block = text.get(at..).unwrap_or_default().first_chunk();
+    u8x64::load_array(simd, *block.unwrap_or(&[0; 64]))
 }
 
 /// The position behind the bracket which closes the last of `depth` that are open; none if that
@@ -271,27 +340,78 @@ fn closes(opening: u64, mut closing: u64, mut depth: u64) -> Option<usize> {
 
 /// The bytes that follow a backslash which is not itself escaped, and whether the byte behind the
 /// block does; `escaped` says that the first one does.
-#[cold]
-pub(crate) fn escaped_by(mut backslashes: u64, escaped: bool, length: usize) -> (u64, bool) {
-    let mut bytes = u64::from(escaped && length > 0);
-    let mut next = escaped && length == 0;
-    backslashes &= !bytes;
-    while backslashes != 0 {
-        let lowest = backslashes & backslashes.wrapping_neg();
-        bytes |= lowest << 1;
-        next |= lowest.trailing_zeros() as usize + 1 == length;
-        backslashes &= !(lowest | lowest << 1);
+#[inline(always)]
+pub(crate) const fn escaped_by(backslashes: u64, escaped: bool, length: usize) -> (u64, bool) {
+    const EVEN: u64 = 0x5555_5555_5555_5555;
+    let carried = escaped as u64;
+    let backslashes = backslashes & !carried;
+    let follows = backslashes << 1 | carried;
+    // A run of backslashes that begins at an odd place carries into the place behind it; of the
+    // bytes that follow a backslash every second one is escaped, beginning with the first of a run.
+    let runs = backslashes & !EVEN & !follows;
+    let (sums, over) = runs.overflowing_add(backslashes);
+    let bytes = (EVEN ^ sums << 1) & follows;
+    if length < 64 {
+        (bytes & !(u64::MAX << length), bytes >> length & 1 == 1)
+    } else {
+        (bytes, over)
     }
-    (bytes, next)
 }
 
-/// Each bit becomes the parity of itself and all below.
-#[inline(always)]
-const fn prefix_xor(mut bits: u64) -> u64 {
-    bits ^= bits << 1;
-    bits ^= bits << 2;
-    bits ^= bits << 4;
-    bits ^= bits << 8;
-    bits ^= bits << 16;
-    bits ^ (bits << 32)
+/// How the quotes that open and close strings tell what lies within these: each bit becomes the
+/// parity of itself and all below.
+pub(crate) trait Pairs: Copy {
+    /// From each opening quote up to before the closing one; the first one opens.
+    fn within(self, quotes: u64) -> u64;
+}
+
+/// With what every processor has.
+#[derive(Clone, Copy)]
+pub(crate) struct Shifts;
+
+impl Pairs for Shifts {
+    #[inline(always)]
+    fn within(self, mut bits: u64) -> u64 {
+        bits ^= bits << 1;
+        bits ^= bits << 2;
+        bits ^= bits << 4;
+        bits ^= bits << 8;
+        bits ^= bits << 16;
+        bits ^ (bits << 32)
+    }
+}
+
+/// With an instruction that deals out bits.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) struct Deposit(fearless_simd::Avx2);
+
+#[cfg(target_arch = "x86_64")]
+fearless_simd::kernel!(
+    /// The first, the third, the fifth … of the bits.
+    #[inline(always)]
+    fn every_other(avx2: Avx2, bits: u64) -> u64 {
+        std::arch::x86_64::_pdep_u64(0x5555_5555_5555_5555, bits)
+    }
+);
+
+#[cfg(target_arch = "x86_64")]
+impl Deposit {
+    /// Where the processor has that instruction, and does it at once: of those that have not the
+    /// other, some take it in many steps.
+    pub(crate) fn new(level: fearless_simd::Level) -> Option<Self> {
+        let avx2 = level.as_avx2()?;
+        std::arch::is_x86_feature_detected!("vaes").then_some(Self(avx2))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Pairs for Deposit {
+    #[inline(always)]
+    fn within(self, quotes: u64) -> u64 {
+        let opening = every_other(self.0, quotes);
+        // From each that opens to before the next, which closes; the last may have none, and then
+        // it goes on to the end.
+        (quotes ^ opening).wrapping_sub(opening)
+    }
 }

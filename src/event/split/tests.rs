@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{Elements, Records, Step, ValueEnd, is_ecr};
+use super::{Elements, Pairs as _, Records, Shifts, Step, ValueEnd, escaped_by, is_ecr};
 
 #[derive(Debug, Default, PartialEq)]
 struct Gathered {
@@ -185,7 +185,7 @@ fn document() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn the_splitter_agrees_with_a_full_parse(document in document(), piece in 1..200_usize) {
@@ -215,6 +215,42 @@ proptest! {
         prop_assert_eq!(whole.1, pieces.1);
         prop_assert_eq!(whole.2, pieces.2);
         is_ecr(&bytes);
+    }
+
+    #[test]
+    fn both_ways_to_find_what_lies_within_strings_agree(bits in any::<u64>(), more in any::<u64>()) {
+        for quotes in [bits, bits & more, bits | more, 0, u64::MAX] {
+            let mut inside = false;
+            let within = (0..64).fold(0, |within, place| {
+                inside ^= quotes >> place & 1 == 1;
+                within | u64::from(inside) << place
+            });
+            prop_assert_eq!(Shifts.within(quotes), within);
+            #[cfg(target_arch = "x86_64")]
+            if let Some(deposit) = *super::DEPOSIT {
+                prop_assert_eq!(deposit.within(quotes), within);
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_backslash_escapes_is_found_in_a_whole_block_and_in_a_part_of_one(
+        bits in any::<u64>(),
+        more in any::<u64>(),
+        escaped: bool,
+        length in 0..=64_u32,
+    ) {
+        for backslashes in [bits, bits & more, bits | more, 0, u64::MAX] {
+            let backslashes = backslashes & u64::MAX.checked_shr(64 - length).unwrap_or(0);
+            let mut next = escaped;
+            let expected = (0..length).fold(0, |bytes, place| {
+                let this = next;
+                next = !this && backslashes >> place & 1 == 1;
+                bytes | u64::from(this) << place
+            });
+            let found = escaped_by(backslashes, escaped, length as usize);
+            prop_assert_eq!(found, (expected, next));
+        }
     }
 
     #[test]

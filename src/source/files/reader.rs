@@ -96,26 +96,24 @@ impl<'a, S: Sink> Worker<'a, S> {
             self.stream(path, &mut file);
             return Ok(());
         }
-        let mut input = std::mem::take(&mut self.input);
-        input.clear();
+        let length = usize::try_from(about.len()).map_err(io::Error::other)?;
+        let mut memory = std::mem::take(&mut self.input);
         // One byte more shows whether the file has grown meanwhile.
-        let read = (&mut file).take(about.len() + 1).read_to_end(&mut input);
-        match read {
-            Err(error) => {
-                // What came before the fault is read all the same.
-                self.stream(path, &mut input.as_slice().chain(Broken(Some(error))));
-            }
-            Ok(read) if read as u64 > about.len() => {
-                self.stream(path, &mut input.as_slice().chain(file));
-            }
-            Ok(read) => {
-                self.progress
-                    .bytes
-                    .fetch_add(read as u64, Ordering::Relaxed);
-                self.whole(path, &input, (read as u64) < about.len());
-            }
+        let space = aligned(&mut memory, length + 1);
+        let (read, fault) = fill(&mut file, space);
+        let input = space.get(..read).unwrap_or_default();
+        if fault.is_some() {
+            // What came before the fault is read all the same.
+            self.stream(path, &mut input.chain(Broken(fault)));
+        } else if read > length {
+            self.stream(path, &mut input.chain(file));
+        } else {
+            self.progress
+                .bytes
+                .fetch_add(read as u64, Ordering::Relaxed);
+            self.whole(path, input, read < length);
         }
-        self.input = input;
+        self.input = memory;
         Ok(())
     }
 
@@ -230,6 +228,34 @@ impl<S> OfFile<'_, S> {
                 record: record.filter(|_| self.records > 0),
                 reason,
             });
+        }
+    }
+}
+
+/// Bytes to read a file into. Where they begin is not left to chance: the kernel copies to some
+/// places, which allocators prefer, at a fifth of the speed.
+fn aligned(memory: &mut Vec<u8>, length: usize) -> &mut [u8] {
+    const ALIGNED: usize = 64;
+    if memory.len() < length + ALIGNED {
+        // Nothing of it is needed any more, so it is not moved.
+        *memory = vec![0; length + ALIGNED];
+    }
+    let begin = memory.as_ptr().align_offset(ALIGNED).min(ALIGNED);
+    memory.get_mut(begin..begin + length).unwrap_or_default()
+}
+
+/// Reads until the space is full, or to the end; gives how much that was, and what ended it early.
+fn fill(file: &mut File, space: &mut [u8]) -> (usize, Option<io::Error>) {
+    let mut read = 0;
+    loop {
+        let Some(free) = space.get_mut(read..).filter(|free| !free.is_empty()) else {
+            return (read, None);
+        };
+        match file.read(free) {
+            Ok(0) => return (read, None),
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (read, Some(error)),
         }
     }
 }
