@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
-"""How fast trail files are read: `check` against pure inflate, by CPU time.
+"""How fast trail files are read, and in how much memory: `check` against pure inflate.
 
 Makes its own corpora (deterministic, below target/bench/), then runs the two programs in turn, so
-that a machine whose speed drifts changes neither ratio, and prints the median of each.
+that a machine whose speed drifts changes neither ratio, and prints the median of each: the CPU time
+of `check` on one thread, divided by that of inflating the same files; the peak of its resident
+memory, and how much of that is there without any file; and how much sooner two threads are done,
+by the clock, which needs two cores that nothing else uses.
 
-usage: files.py CHECK INFLATE [--rounds 7] [--files 120]
+usage: files.py CHECK INFLATE [--rounds 7] [--files 120] [--folder FOLDER…]
+
+--folder reads trail files of your own instead.
 """
-import argparse, gzip, json, os, random, resource, shutil, statistics, subprocess, sys
+import argparse, gzip, json, os, random, shutil, statistics, subprocess, sys, time
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "target", "bench")
 ACCOUNT = "111122223333"
@@ -115,13 +120,14 @@ def corpus(name, files, events, share):
     return folder
 
 
-def cpu(command):
-    """CPU seconds of a run, and its peak of resident memory in MiB."""
+def run(command):
+    """Seconds of CPU time, seconds by the clock, and the peak of resident memory in MiB."""
+    begun = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status) not in (0, 1):
         sys.exit(f"failed: {command}")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    return usage.ru_utime + usage.ru_stime, time.monotonic() - begun, usage.ru_maxrss / 1024
 
 
 def main():
@@ -130,6 +136,7 @@ def main():
     parser.add_argument("inflate")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--files", type=int, default=120)
+    parser.add_argument("--folder", nargs="+", default=[])
     arguments = parser.parse_args()
     os.makedirs(ROOT, exist_ok=True)
     pods = os.path.join(ROOT, "pods.json")
@@ -142,20 +149,27 @@ def main():
     }
     with open(pods, "w") as file:
         json.dump({"apiVersion": "v1", "kind": "List", "items": [pod]}, file)
-    print(f"{'corpus':<24}{'check / inflate':>16}{'peak MiB':>10}")
-    for name, files, events, share in (
-        ("0 % ECR", arguments.files, 2000, 0), ("5 % ECR", arguments.files, 2000, .05),
-        ("50 % ECR", arguments.files, 2000, .5), ("8,000 small files", 8000, 20, .05),
-    ):
-        folder = corpus(name.replace(" ", "-").replace("%", "percent"), files, events, share)
-        check = [arguments.check, "check", "--pods", pods, "--now", "2026-03-02T00:00:00Z", "--output", "json", "--threads", "1", "--events", folder]
-        ratios, peaks = [], []
+    def check(folder, threads):
+        return run([arguments.check, "check", "--pods", pods, "--now", "2026-03-29T00:00:00Z", "--output", "json",
+                    "--threads", str(threads), "--events", folder])
+
+    nothing = os.path.join(ROOT, "nothing")
+    os.makedirs(nothing, exist_ok=True)
+    least = min(check(nothing, 1)[2] for _ in range(3))
+    print(f"without a file: {least:.1f} MiB")
+    print(f"{'corpus':<24}{'check / inflate':>16}{'2 threads':>12}{'peak MiB':>10}{'of it read':>12}")
+    made = [("0 % ECR", arguments.files, 2000, 0), ("5 % ECR", arguments.files, 2000, .05),
+            ("50 % ECR", arguments.files, 2000, .5), ("8,000 small files", 8000, 20, .05)]
+    for name, *parameters in made if not arguments.folder else [(folder,) for folder in arguments.folder]:
+        folder = corpus(name.replace(" ", "-").replace("%", "percent"), *parameters) if parameters else name
+        ratios, sooner, peaks = [], [], []
         for _ in range(arguments.rounds + 1):  # the first warms up
-            ours, peak = cpu(check)
-            theirs, _ = cpu([arguments.inflate, folder])
-            ratios.append(ours / theirs)
+            ours, clock, peak = check(folder, 1)
+            ratios.append(ours / run([arguments.inflate, folder])[0])
+            sooner.append(clock / check(folder, 2)[1])
             peaks.append(peak)
-        print(f"{name:<24}{statistics.median(ratios[1:]):>15.2f}x{max(peaks):>10.1f}", flush=True)
+        print(f"{name[-24:]:<24}{statistics.median(ratios[1:]):>15.2f}x{statistics.median(sooner[1:]):>11.2f}x"
+              f"{max(peaks):>10.1f}{max(peaks) - least:>12.1f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,15 @@ use std::{
 use jiff::Timestamp;
 
 pub use self::spans::Span;
-use self::{fingerprints::Fingerprints, pulls::Pulls, settle::Corrections, spans::Spans};
+use self::{
+    fingerprints::{Fingerprint, Fingerprints},
+    pulls::Pulls,
+    settle::Corrections,
+    spans::Spans,
+};
 use crate::{
     audit::{ClusterNodes, RepositoryEvidence, Rules},
-    event::{Action, Caller, Digest, Event, ImageId, Outcome, Repository},
+    event::{Action, Caller, Counted, Digest, Event, ImageId, Outcome, Repository},
 };
 
 /// What the events must concern to be kept.
@@ -56,6 +61,43 @@ pub struct Evidence {
     images: Interner<[ImageId]>,
     changes: HashMap<Repository, BTreeMap<Arc<str>, Arc<Event>>>,
     pulls: HashMap<Repository, Pulls>,
+}
+
+/// What is counted of every record.
+#[derive(Debug)]
+pub struct Record {
+    id: Fingerprint,
+    shared_id: Option<Fingerprint>,
+    time: Timestamp,
+    account: Arc<str>,
+    region: Arc<str>,
+    omitted: bool,
+}
+
+impl Record {
+    fn of(event: &Event) -> Self {
+        Self::from(Counted {
+            id: &event.id,
+            shared_id: event.shared_id.as_deref(),
+            time: event.time,
+            account: event.account.clone(),
+            region: event.region.clone(),
+            omitted: event.omitted,
+        })
+    }
+}
+
+impl From<Counted<'_>> for Record {
+    fn from(record: Counted<'_>) -> Self {
+        Self {
+            id: Fingerprint::of(0, record.id),
+            shared_id: record.shared_id.map(|shared| Fingerprint::of(1, shared)),
+            time: record.time,
+            account: record.account,
+            region: record.region,
+            omitted: record.omitted,
+        }
+    }
 }
 
 /// Each distinct value once, by number.
@@ -139,9 +181,26 @@ impl Evidence {
         }
     }
 
+    /// Counts a record that nothing is judged by.
+    pub fn count(&mut self, record: &Record) {
+        let Record {
+            id,
+            shared_id,
+            time,
+            account,
+            region,
+            omitted,
+        } = record;
+        let known_id = !self.seen.insert(*id);
+        let known_call = shared_id.is_some_and(|shared| !self.seen.insert(shared));
+        self.duplicates += u64::from(known_id || known_call);
+        self.omitted += u64::from(*omitted);
+        self.spans.add(account, region, *time);
+    }
+
     /// Takes an event: counts it, and keeps what may matter of it.
     pub fn add(&mut self, event: Event) {
-        self.count(&event);
+        self.count(&Record::of(&event));
         if let Some(original) = &event.replaces {
             self.corrections.add(&event.id, original);
         }
@@ -153,17 +212,6 @@ impl Evidence {
             Action::Pull(_) => self.pull(event),
             _ => self.change(event),
         }
-    }
-
-    fn count(&mut self, event: &Event) {
-        let known_id = !self.seen.insert(0, &event.id);
-        let known_call = event
-            .shared_id
-            .as_ref()
-            .is_some_and(|shared| !self.seen.insert(1, shared));
-        self.duplicates += u64::from(known_id || known_call);
-        self.omitted += u64::from(event.omitted);
-        self.spans.add(&event.account, &event.region, event.time);
     }
 
     fn pull(&mut self, mut event: Event) {

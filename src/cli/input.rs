@@ -27,7 +27,7 @@ use super::{
 use crate::{
     api::{EcrAuditPolicy, FindingType},
     audit::{Container, Rules},
-    event::{Decoder, Event, Repository},
+    event::{Counted, Decoder, Event, Repository},
     inventory::{self, Index},
     report::{json, table::printable},
     source::files,
@@ -329,17 +329,19 @@ struct Gatherer<'g> {
     gathered: &'g Mutex<Gathered>,
     decoder: Decoder,
     events: Vec<Event>,
+    counted: Vec<evidence::Record>,
 }
 
 impl<'g> Gatherer<'g> {
-    /// Events that are handed over at once, so that threads seldom wait for each other.
-    const BATCH: usize = 32;
+    /// Records that are handed over at once, so that threads seldom wait for each other.
+    const BATCH: usize = 64;
 
     fn new(gathered: &'g Mutex<Gathered>) -> Self {
         Self {
             gathered,
             decoder: Decoder::default(),
             events: Vec::with_capacity(Self::BATCH),
+            counted: Vec::with_capacity(Self::BATCH),
         }
     }
 
@@ -348,7 +350,10 @@ impl<'g> Gatherer<'g> {
     }
 
     fn hand_over(&mut self) {
-        let mut gathered = self.lock();
+        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        for record in self.counted.drain(..) {
+            gathered.evidence.count(&record);
+        }
         for event in self.events.drain(..) {
             gathered.evidence.add(event);
         }
@@ -361,10 +366,12 @@ impl<'g> Gatherer<'g> {
 
 impl files::Sink for Gatherer<'_> {
     fn record(&mut self, record: files::Record<'_>) {
-        match self.decoder.decode(record.text) {
+        let counted = &mut self.counted;
+        let count = |record: Counted<'_>| counted.push(record.into());
+        match self.decoder.decode_judged(record.text, count) {
             Ok(event) => {
-                self.events.push(event);
-                if self.events.len() == Self::BATCH {
+                self.events.extend(event);
+                if self.events.len() + self.counted.len() >= Self::BATCH {
                     self.hand_over();
                 }
             }

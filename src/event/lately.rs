@@ -45,7 +45,7 @@ impl<T: Clone, const SLOTS: usize> Lately<T, SLOTS> {
 
 /// Texts that differ most often have different places. It need be no good hash: what shares a
 /// place is told apart by the text.
-fn place(text: &[u8]) -> usize {
+pub(super) fn place(text: &[u8]) -> usize {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let (words, rest) = text.as_chunks::<8>();
     let (fours, last) = words.as_chunks::<4>();

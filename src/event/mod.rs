@@ -27,4 +27,4 @@ pub use image::{Digest, ImageId, InvalidDigest, Platform, Reference, Repository}
 pub use manifest::{Child, Manifest};
 pub use notice::notice;
 pub use principal::{Caller, Principal, is_instance_id};
-pub use record::{DecodeError, Decoder, decode};
+pub use record::{Counted, DecodeError, Decoder, decode};

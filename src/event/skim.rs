@@ -6,44 +6,100 @@
 //! skimmed is what a full parse would read. Whatever is written otherwise, or is not valid, is
 //! left to that ([`skim`] gives nothing).
 
+mod opening;
+mod pull;
 mod quotes;
 
 use std::borrow::Cow;
 
-use super::wire::Record;
-use quotes::Found;
-pub(super) use quotes::Quotes;
+use super::wire::{Record, Request};
+use opening::{Opening, Openings};
+use quotes::{Found, Quotes};
 
 /// Objects and arrays within each other are walked to this depth.
 const MAX_DEPTH: u32 = 32;
 
-/// A record's members, if it is written as most are.
-pub(super) fn skim<'a>(text: &'a str, quotes: &mut Quotes) -> Option<Record<'a>> {
-    let Found { places, escapes } = quotes.find(text.as_bytes())?;
-    let mut walk = Walk {
-        text: text.as_bytes(),
-        places,
-    };
-    let mut members = Members {
-        text,
-        escapes,
-        seen: 0,
-        record: Record::default(),
-    };
-    let mut at = 0;
-    walk.expect(at, b'{')?;
-    loop {
-        let key = at + 1;
-        at = walk.string(key)?;
-        walk.expect(at, b':')?;
-        let value = at + 1;
-        at = walk.value(value, MAX_DEPTH)?;
-        members.add(key..value - 1, value..at)?;
-        match text.as_bytes().get(at)? {
-            b',' => {}
-            b'}' if at + 1 == text.len() => return Some(members.record),
-            _ => return None,
+/// Memory that every record uses again: what it is walked with, and what is remembered of how
+/// records begin, with a value for each beginning.
+#[derive(Debug)]
+pub(super) struct Skimmer<T> {
+    quotes: Quotes,
+    openings: Openings<T>,
+}
+
+impl<T> Default for Skimmer<T> {
+    fn default() -> Self {
+        Self {
+            quotes: Quotes::default(),
+            openings: Openings::default(),
         }
+    }
+}
+
+/// What was skimmed of a record.
+#[derive(Debug)]
+pub(super) struct Skimmed<'a> {
+    pub(super) record: Record<'a>,
+    /// Where a value can be kept for all records that begin like this one, up to its identity.
+    pub(super) opening: Option<usize>,
+    /// The request, of a pull that is written as most are.
+    pub(super) request: Option<Request<'a>>,
+}
+
+impl<T> Skimmer<T> {
+    /// A record's members, if it is written as most are.
+    pub(super) fn skim<'a>(&mut self, text: &'a str) -> Option<Skimmed<'a>> {
+        let known = self.openings.find(text);
+        let begin = known.map_or(0, |(_, opening)| opening.length());
+        let Found { places, escapes } = self.quotes.find(text.as_bytes(), begin)?;
+        let mut walk = Walk {
+            text: text.as_bytes(),
+            places,
+        };
+        let mut members = Members {
+            text,
+            escapes,
+            seen: 0,
+            record: Record::default(),
+            identity: None,
+            request: None,
+        };
+        let mut at = if let Some((_, opening)) = known {
+            members.begin(opening)?;
+            begin
+        } else {
+            walk.expect(0, b'{')?;
+            walk.member(1, &mut members)?
+        };
+        loop {
+            match text.as_bytes().get(at)? {
+                b',' => at = walk.member(at + 1, &mut members)?,
+                b'}' if at + 1 == text.len() => break,
+                _ => return None,
+            }
+        }
+        let Members {
+            record,
+            identity,
+            request,
+            ..
+        } = members;
+        let request = request.filter(|_| record.event_name.as_deref() == Some("BatchGetImage"));
+        let request = request.and_then(|(places, at)| pull::request(text, places, at, escapes));
+        let opening = match (known.map(|(slot, _)| slot), identity) {
+            (None, Some(identity)) => self.openings.add(text, identity),
+            (slot, _) => slot,
+        };
+        Some(Skimmed {
+            record,
+            opening,
+            request,
+        })
+    }
+
+    /// The value of an opening, if one was put there.
+    pub(super) fn value(&mut self, opening: usize) -> Option<&mut Option<T>> {
+        self.openings.value(opening)
     }
 }
 
@@ -55,7 +111,18 @@ struct Walk<'t, 'q> {
     places: &'q [u32],
 }
 
-impl Walk<'_, '_> {
+impl<'q> Walk<'_, 'q> {
+    /// A member of the record itself.
+    #[inline]
+    fn member<'a>(&mut self, key: usize, members: &mut Members<'a, 'q>) -> Option<usize> {
+        let colon = self.string(key)?;
+        self.expect(colon, b':')?;
+        let places = self.places;
+        let end = self.value(colon + 1, MAX_DEPTH)?;
+        members.add(key..colon, colon + 1..end, places)?;
+        Some(end)
+    }
+
     #[inline]
     fn expect(&self, at: usize, byte: u8) -> Option<()> {
         (*self.text.get(at)? == byte).then_some(())
@@ -132,21 +199,34 @@ impl Walk<'_, '_> {
 }
 
 /// The members found so far.
-struct Members<'a> {
+struct Members<'a, 'q> {
     text: &'a str,
     /// Whether there is a backslash anywhere.
     escapes: bool,
     /// Which fields were there, a bit for each.
     seen: u32,
     record: Record<'a>,
+    /// Where the identity is, if nothing that is read stands before it.
+    identity: Option<Span>,
+    /// Where the request is, and the quotes from there on.
+    request: Option<(&'q [u32], usize)>,
 }
 
 /// A place in the text.
 type Span = std::ops::Range<usize>;
 
-impl<'a> Members<'a> {
-    /// Takes a member; nothing where a full parse would have more to say.
-    fn add(&mut self, key: Span, value: Span) -> Option<()> {
+impl<'a, 'q> Members<'a, 'q> {
+    /// Takes those of a beginning that was seen before.
+    fn begin(&mut self, opening: &Opening) -> Option<()> {
+        first(&mut self.seen, IDENTITY)?;
+        self.record.user_identity = Some(self.text.get(opening.identity())?);
+        Some(())
+    }
+
+    /// Takes a member, and the quotes from its value on; nothing where a full parse would have
+    /// more to say.
+    fn add(&mut self, key: Span, value: Span, places: &'q [u32]) -> Option<()> {
+        let span = value.clone();
         let value = self.text.get(value)?;
         let key = self.text.get(key)?;
         let string = |seen: &mut u32, field: &mut Option<Cow<'a, str>>, bit: u32| {
@@ -176,9 +256,17 @@ impl<'a> Members<'a> {
             "\"awsRegion\"" => string(seen, &mut record.aws_region, 6),
             "\"errorCode\"" => string(seen, &mut record.error_code, 7),
             "\"recipientAccountId\"" => string(seen, &mut record.recipient_account_id, 8),
-            "\"userIdentity\"" => raw(seen, &mut record.user_identity, 9),
+            "\"userIdentity\"" => {
+                if *seen == 0 && !self.escapes && value != "null" {
+                    self.identity = Some(span);
+                }
+                raw(seen, &mut record.user_identity, IDENTITY)
+            }
             "\"resources\"" => raw(seen, &mut record.resources, 10),
-            "\"requestParameters\"" => raw(seen, &mut record.request_parameters, 11),
+            "\"requestParameters\"" => {
+                self.request = Some((places, span.start));
+                raw(seen, &mut record.request_parameters, 11)
+            }
             "\"responseElements\"" => raw(seen, &mut record.response_elements, 12),
             "\"serviceEventDetails\"" => raw(seen, &mut record.service_event_details, 13),
             // Rare, and more than a text.
@@ -189,6 +277,9 @@ impl<'a> Members<'a> {
         }
     }
 }
+
+/// The bit of `userIdentity`.
+const IDENTITY: u32 = 9;
 
 /// Sets a bit that was not set: a field that is there twice is an error.
 fn first(seen: &mut u32, bit: u32) -> Option<()> {

@@ -1,7 +1,8 @@
 //! CloudTrail's shapes, as far as they are read: borrowed from the record's text.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::LazyLock};
 
+use memchr::memmem::Finder;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -86,7 +87,7 @@ pub(super) struct Resource<'a> {
     pub(super) arn: Option<Cow<'a, str>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Request<'a> {
     #[serde(borrow, deserialize_with = "lenient::string")]
@@ -139,7 +140,7 @@ pub(super) struct Failure<'a> {
     pub(super) image_id: Option<RawImageId<'a>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct RawImageId<'a> {
     #[serde(borrow, deserialize_with = "lenient::string")]
@@ -221,9 +222,10 @@ pub(super) fn is_omitted(raw: Option<&str>) -> bool {
 }
 
 fn is_stand_in(raw: &str) -> bool {
+    static OMITTED: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("omitted"));
     // Only a short object can be the stand-in, and only that is worth a second look.
     raw.len() < 4096
-        && raw.contains("omitted")
+        && OMITTED.find(raw.as_bytes()).is_some()
         && serde_json::from_str::<Omitted>(raw).is_ok_and(|stand_in| stand_in.omitted)
 }
 

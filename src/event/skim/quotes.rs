@@ -11,7 +11,7 @@ use super::super::split::{LEVEL, escaped_by};
 
 /// Where the quotes are: memory that every text uses again.
 #[derive(Debug, Default)]
-pub(in crate::event) struct Quotes {
+pub(super) struct Quotes {
     places: Vec<u32>,
 }
 
@@ -25,25 +25,25 @@ pub(super) struct Found<'q> {
 }
 
 impl Quotes {
-    /// The quotes that are not escaped. None if the text holds a control character, or a backslash
+    /// The quotes that are not escaped, from `begin` on, which is in no string. None if the text holds a control character, or a backslash
     /// before something that no escape has.
-    pub(super) fn find(&mut self, text: &[u8]) -> Option<Found<'_>> {
+    pub(super) fn find(&mut self, text: &[u8], begin: usize) -> Option<Found<'_>> {
         // Places are counted in this.
         u32::try_from(text.len()).ok()?;
-        let (count, escapes) = dispatch!(*LEVEL, simd => self.fill(simd, text))?;
+        let (count, escapes) = dispatch!(*LEVEL, simd => self.fill(simd, text, begin))?;
         let places = self.places.get(..count)?;
         Some(Found { places, escapes })
     }
 
     /// Gives the number of quotes, and whether there is any backslash.
     #[inline(always)]
-    fn fill<S: Simd>(&mut self, simd: S, text: &[u8]) -> Option<(usize, bool)> {
-        let (blocks, rest) = text.as_chunks::<64>();
+    fn fill<S: Simd>(&mut self, simd: S, text: &[u8], begin: usize) -> Option<(usize, bool)> {
+        let (blocks, rest) = text.get(begin..)?.as_chunks::<64>();
         let mut padded = [b' '; 64];
         padded.get_mut(..rest.len())?.copy_from_slice(rest);
         let mut count = 0;
         let (mut any_escape, mut escaped) = (false, false);
-        let mut base = 0;
+        let mut base = u32::try_from(begin).ok()?;
         for block in blocks.iter().chain([&padded]) {
             let bytes = u8x64::load_array(simd, *block);
             let mut quotes = bytes.simd_eq(b'"').to_bitmask();

@@ -6,8 +6,12 @@ use std::{fs, path::Path};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{Quotes, skim};
-use crate::event::{Decoder, decode, wire::Record};
+use crate::event::{
+    Action, Counted, Decoder, decode,
+    wire::{Record, Request},
+};
+
+type Skimmer = super::Skimmer<()>;
 
 /// Real and made-up records, as trail files have them: without blanks.
 fn records() -> Vec<String> {
@@ -34,29 +38,97 @@ fn parsed(text: &str) -> Option<Record<'_>> {
     serde_json::from_str(text).ok()
 }
 
-fn agrees(text: &str, quotes: &mut Quotes) -> bool {
-    let skimmed = skim(text, quotes);
-    if skimmed.is_some() {
-        assert_eq!(skimmed, parsed(text), "{text}");
+fn agrees(text: &str, memory: &mut Skimmer) -> bool {
+    let Some(skimmed) = memory.skim(text) else {
+        return false;
+    };
+    let record = Some(skimmed.record);
+    assert_eq!(record, parsed(text), "{text}");
+    if let Some(request) = skimmed.request {
+        let raw = record.and_then(|record| record.request_parameters);
+        let parsed: Request<'_> = serde_json::from_str(raw.unwrap()).unwrap();
+        assert_eq!(request, parsed, "{text}");
     }
-    skimmed.is_some()
+    true
+}
+
+#[test]
+fn the_request_of_a_pull_is_read_where_it_is_written_as_most_are() {
+    let record = |request: &str| {
+        format!(r#"{{"eventName":"BatchGetImage","a":"\\","requestParameters":{request}}}"#)
+    };
+    let mut memory = Skimmer::default();
+    for request in [
+        r#"{"registryId":"1","imageIds":[{"imageTag":"a"},{"imageDigest":"b","x":[1]},{}]}"#,
+        r#"{"repositoryName":"a/b","imageIds":[],"acceptedMediaTypes":["x","y"]}"#,
+        "{}",
+    ] {
+        let text = record(request);
+        assert!(memory.skim(&text).unwrap().request.is_some(), "{text}");
+        assert!(agrees(&text, &mut memory));
+    }
+    for request in [
+        "null",
+        "[]",
+        r#"{"imageIds":null}"#,
+        r#"{"imageIds":[null]}"#,
+        r#"{"imageIds":[["a","b"]]}"#,
+        r#"{"imageIds":[{"imageTag":5}]}"#,
+        r#"{"imageIds":[{"imageTag":"a","imageTag":"a"}]}"#,
+        r#"{"imageIds":[{"imageTag":"\u0061"}]}"#,
+        r#"{"imageIds":[],"imageIds":[]}"#,
+        r#"{"registryId":1}"#,
+        r#"{"imageId":{}}"#,
+        r#"{"omitted":true}"#,
+        r#"{"\u006fmitted":true}"#,
+    ] {
+        let text = record(request);
+        assert!(memory.skim(&text).unwrap().request.is_none(), "{text}");
+    }
+}
+
+#[test]
+fn a_beginning_is_taken_as_known_only_if_it_is_the_same_to_the_last_byte() {
+    let identity = |letter: &str| format!(r#"{{"type":"{}{letter}"}}"#, "x".repeat(150));
+    let record = |identity: &str, rest: &str| {
+        format!(r#"{{"eventVersion":"1.08","userIdentity":{identity}{rest}"#)
+    };
+    let mut memory = Skimmer::default();
+    let known = record(&identity("a"), r#","eventID":"1"}"#);
+    assert!(agrees(&known, &mut memory) && agrees(&known, &mut memory));
+    assert!(memory.skim(&known).unwrap().opening.is_some());
+    assert!(agrees(&record(&identity("b"), "}"), &mut memory));
+    assert!(agrees(&known, &mut memory));
+    for rest in [
+        "",
+        "x}",
+        r#""}"#,
+        r#","userIdentity":null}"#,
+        r#","eventID":"\"}"#,
+        r#"},"eventID":"1"}"#,
+        r#"{"eventID":"1"}"#,
+    ] {
+        let text = record(&identity("a"), rest);
+        assert!(!agrees(&text, &mut memory), "{text}");
+    }
+    assert!(agrees(&record(&identity("a"), "}"), &mut memory));
 }
 
 #[test]
 fn records_as_cloudtrail_writes_them_are_skimmed() {
-    let mut quotes = Quotes::default();
+    let mut memory = Skimmer::default();
     for record in records() {
-        let skimmed = agrees(&record, &mut quotes);
+        let skimmed = agrees(&record, &mut memory);
         assert_eq!(skimmed, !record.contains("addendum"), "{record}");
     }
 }
 
 #[test]
 fn what_a_full_parse_reads_otherwise_or_refuses_is_left_to_it() {
-    let mut quotes = Quotes::default();
+    let mut memory = Skimmer::default();
     let good =
         r#"{"eventID":"a","x":[1,-20,true,{"y":null}],"requestParameters":{"a":"\u00e9\""}}"#;
-    assert!(agrees(good, &mut quotes));
+    assert!(agrees(good, &mut memory));
     for text in [
         "",
         "{}",
@@ -92,22 +164,22 @@ fn what_a_full_parse_reads_otherwise_or_refuses_is_left_to_it() {
         r#"{"x":\"a\"}"#,
         r#"{"addendum":{"reason":"UPDATED_DATA"}}"#,
     ] {
-        assert!(!agrees(text, &mut quotes), "{text}");
+        assert!(!agrees(text, &mut memory), "{text}");
     }
     let deep = format!(r#"{{"x":{}{}}}"#, "[".repeat(1000), "]".repeat(1000));
-    assert!(!agrees(&deep, &mut quotes));
+    assert!(!agrees(&deep, &mut memory));
 }
 
 #[test]
 fn quotes_are_found_wherever_a_block_of_sixty_four_ends() {
-    let mut quotes = Quotes::default();
+    let mut memory = Skimmer::default();
     for before in 0..140 {
         for middle in [r#"\""#, r"\\", r#"\\\""#, r"\u00e9", "é", r#"","b":""#, ""] {
             let text = format!(r#"{{"a":"{}{middle}c"}}"#, "x".repeat(before));
-            assert!(agrees(&text, &mut quotes), "{text}");
+            assert!(agrees(&text, &mut memory), "{text}");
         }
         let text = format!(r#"{{"a":"{}\"}}"#, "x".repeat(before));
-        assert!(!agrees(&text, &mut quotes), "{text}");
+        assert!(!agrees(&text, &mut memory), "{text}");
     }
 }
 
@@ -168,7 +240,11 @@ proptest! {
         changes in changes(),
     ) {
         if let Ok(text) = String::from_utf8(changed(&record, &changes)) {
-            agrees(&text, &mut Quotes::default());
+            agrees(&text, &mut Skimmer::default());
+            // The same, where the record that it was made of is remembered.
+            let mut memory = Skimmer::default();
+            agrees(&record, &mut memory);
+            agrees(&text, &mut memory);
         }
     }
 }
@@ -188,6 +264,27 @@ proptest! {
             for text in [changed(&record, &[]), changed(&record, &changes)] {
                 let (one, other) = (decoder.decode(&text), decode(&text));
                 prop_assert_eq!(format!("{one:?}"), format!("{other:?}"));
+                let mut counted = None;
+                let judged = decoder.decode_judged(&text, |record| {
+                    counted = Some(format!("{record:?}"));
+                });
+                if let Some(counted) = counted {
+                    prop_assert!(matches!(judged, Ok(None)));
+                    let event = other.unwrap();
+                    prop_assert!(event.replaces.is_none());
+                    prop_assert!(event.action == Action::None);
+                    let of_event = Counted {
+                        id: &event.id,
+                        shared_id: event.shared_id.as_deref(),
+                        time: event.time,
+                        account: event.account.clone(),
+                        region: event.region.clone(),
+                        omitted: event.omitted,
+                    };
+                    prop_assert_eq!(counted, format!("{of_event:?}"));
+                } else {
+                    prop_assert_eq!(format!("{judged:?}"), format!("{:?}", other.map(Some)));
+                }
             }
         }
     }
