@@ -17,8 +17,8 @@ use crate::event::split::{self, Elements, Records, Step, ValueEnd};
 
 /// Arrays within arrays are read to this depth; no tool writes even one.
 const MAX_LEVEL: usize = 4;
-/// The longest key that is looked at.
-const MAX_KEY: usize = 64;
+/// The longest key that is looked at: any of those that tell, with every letter escaped.
+const MAX_KEY: usize = 96;
 
 /// What becomes of what is found.
 pub(super) trait Found {
@@ -383,19 +383,31 @@ enum Name {
 }
 
 impl Name {
+    /// By what stands between the quotes.
     fn of(key: Option<&[u8]>) -> Self {
-        match key.filter(|key| key.len() <= MAX_KEY) {
-            Some(b"Records") => Self::Records,
-            Some(b"Events") => Self::Events,
-            Some(b"eventSource" | b"eventName" | b"eventTime" | b"eventID" | b"eventVersion") => {
+        let Some(key) = key.filter(|key| key.len() <= MAX_KEY) else {
+            return Self::Other;
+        };
+        if memchr::memchr(b'\\', key).is_none() {
+            return Self::spelled(key);
+        }
+        serde_json::from_slice::<String>(&[b"\"", key, b"\""].concat())
+            .map_or(Self::Other, |key| Self::spelled(key.as_bytes()))
+    }
+
+    fn spelled(key: &[u8]) -> Self {
+        match key {
+            b"Records" => Self::Records,
+            b"Events" => Self::Events,
+            b"eventSource" | b"eventName" | b"eventTime" | b"eventID" | b"eventVersion" => {
                 Self::OfRecord
             }
-            Some(b"digestStartTime" | b"digestEndTime" | b"digestS3Bucket" | b"logFiles") => {
+            b"digestStartTime" | b"digestEndTime" | b"digestS3Bucket" | b"logFiles" => {
                 Self::OfDigest
             }
-            Some(b"detail-type") => Self::DetailType,
-            Some(b"detail") => Self::Detail,
-            Some(b"CloudTrailEvent") => Self::TrailEvent,
+            b"detail-type" => Self::DetailType,
+            b"detail" => Self::Detail,
+            b"CloudTrailEvent" => Self::TrailEvent,
             _ => Self::Other,
         }
     }
