@@ -153,10 +153,7 @@ impl History {
                 }
             }
         }
-        let was_gone = matches!(
-            self.state(digest),
-            ImageState::Expired | ImageState::Deleted
-        );
+        let was_gone = self.is_gone(digest);
         let mentioned = self.digests.contains_key(digest);
         let entry = self.digests.entry(digest.clone()).or_default();
         if was_gone {
@@ -253,6 +250,13 @@ impl History {
                 );
                 if there && entry.tags_known && entry.tags.is_empty() {
                     self.remove(&digest, ImageState::Deleted, &removal);
+                } else if image.named.is_some() && self.is_gone(&digest) {
+                    // The answer shows that it was there again, by ways that the evidence does
+                    // not hold; whether this was its last tag is not known.
+                    let entry = self.digests.entry(digest).or_default();
+                    entry.state = Some(ImageState::Unknown);
+                    entry.removal = None;
+                    entry.tags_known = false;
                 }
             }
             (None, None) => {}
@@ -355,6 +359,13 @@ impl History {
             _ if self.deleted.is_some() => ImageState::Deleted,
             _ => ImageState::Unknown,
         }
+    }
+
+    fn is_gone(&self, digest: &Digest) -> bool {
+        matches!(
+            self.state(digest),
+            ImageState::Expired | ImageState::Deleted
+        )
     }
 
     /// What made a digest go, where it is gone.

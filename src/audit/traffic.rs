@@ -250,14 +250,13 @@ pub(super) fn resolve(pull: &Pull, history: &History, concerns: &Concerns<'_>) -
                 ..
             } => (digest.clone(), false),
             ImageId { tag: Some(tag), .. } => {
-                let resolved = if history.tag_touched(tag) {
-                    match history.tag_before(tag, (pull.time, &pull.id)) {
-                        Tag::Names(digest) => Some((digest, false)),
-                        Tag::Nothing(_) | Tag::Unknown => None,
+                let resolved = match history.tag_before(tag, (pull.time, &pull.id)) {
+                    Tag::Names(digest) => Some((digest, false)),
+                    Tag::Nothing(_) | Tag::Unknown if history.tag_touched(tag) => None,
+                    Tag::Nothing(_) | Tag::Unknown => {
+                        let runs = concerns.runs.get(&**tag).copied().flatten();
+                        runs.map(|digest| (digest.clone(), true))
                     }
-                } else {
-                    let runs = concerns.runs.get(&**tag).copied().flatten();
-                    runs.map(|digest| (digest.clone(), true))
                 };
                 let Some(resolved) = resolved else {
                     named.unresolved = true;

@@ -236,6 +236,15 @@ fn a_tag_that_the_evidence_never_saw_pushed_is_removed_and_its_image_stays_unkno
 }
 
 #[test]
+fn an_answer_that_names_what_was_gone_shows_that_it_came_back() {
+    let answer = json!([{"imageDigest": digest(&a()).as_str(), "imageTag": "v1"}]);
+    let gone = web().event(lifecycle(10, 1, "expire", &[(&digest(&a()), &["v1"])]));
+    let world = gone.event(delete(20, json!([by_tag("v1")]), answer, json!([])));
+    assert_eq!(world.states(), ["Unknown"]);
+    assert_eq!(world.verdicts(), ["TagRemoved Unpullable"]);
+}
+
+#[test]
 fn an_id_with_digest_and_tag_removes_the_tag_if_they_match() {
     let matching = json!({"imageDigest": digest(&a()).as_str(), "imageTag": "v1"});
     let world = web().event(push(2, Some("stable"), &a())).event(delete(

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::world::{
     REGISTRY, WEB, World, by_digest, by_tag, call, delete, delete_repository, denied, digest,
-    manifest, only, pull, push, role, role_key,
+    lifecycle, manifest, only, pull, push, role, role_key,
 };
 
 /// Minutes of `World::now`, in whose lookback the calls lie.
@@ -184,6 +184,30 @@ fn a_pull_by_a_tag_that_no_evidence_mentions_is_inferred_from_the_pods() {
     assert_eq!(findings.len(), 2, "each container that runs the digest");
     assert!(findings.iter().all(|finding| finding.inferred));
     assert_eq!(world.assess().unresolved_pulls, 0);
+}
+
+#[test]
+fn a_tag_that_an_archiving_run_listed_is_known_from_then_on() {
+    let pulled = |minutes| {
+        World::new()
+            .event(lifecycle(
+                NOW - 20,
+                2,
+                "transition",
+                &[(&digest(&b()), &["v1"])],
+            ))
+            .event(pull(minutes, json!([by_tag("v1")]), role("scanner", "s")))
+            .pod("web-1", 5, WEB, &digest(&a()))
+            .policy(json!({"expectedPullers": {}}))
+            .now(NOW)
+            .verdicts()
+    };
+    assert_eq!(
+        pulled(NOW - 30),
+        ["UnexpectedPull"],
+        "inferred from the pods"
+    );
+    assert_eq!(pulled(NOW - 9), [""; 0], "the other image's");
 }
 
 #[test]
