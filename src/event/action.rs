@@ -252,7 +252,13 @@ impl Parts<'_> {
 impl PolicyRule<'_> {
     /// `"expire"`, or `"transition"` (as text or as an object with a `type`) to archive storage.
     fn effect(&self) -> Effect {
-        let action = self.action.map_or("", RawValue::get).to_ascii_lowercase();
+        let raw = self.action.map_or("", RawValue::get);
+        // Parsed and written again where escapes may hide the words.
+        let action = match serde_json::from_str::<serde_json::Value>(raw) {
+            Ok(value) if raw.contains('\\') => value.to_string(),
+            _ => raw.to_owned(),
+        };
+        let action = action.to_ascii_lowercase();
         if action.contains("transition") || action.contains("archive") {
             Effect::Archive
         } else {

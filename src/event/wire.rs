@@ -225,7 +225,7 @@ fn is_stand_in(raw: &str) -> bool {
     static OMITTED: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("omitted"));
     // Only a short object can be the stand-in, and only that is worth a second look.
     raw.len() < 4096
-        && OMITTED.find(raw.as_bytes()).is_some()
+        && (OMITTED.find(raw.as_bytes()).is_some() || raw.contains('\\'))
         && serde_json::from_str::<Omitted>(raw).is_ok_and(|stand_in| stand_in.omitted)
 }
 

@@ -125,6 +125,19 @@ fn a_push_without_an_answer_still_has_its_digest() {
 }
 
 #[test]
+fn escapes_hide_neither_what_was_left_out_nor_what_a_rule_does() {
+    let mut left_out = lifecycle(1, 1, "expire", &[]);
+    left_out["serviceEventDetails"] = json!({"omitted": true, "originalSize": 104_000});
+    let text = left_out.to_string().replace("omitted", "omitte\\u0064");
+    assert!(decode(text.as_bytes()).unwrap().omitted);
+    let digest = digest(&manifest("a"));
+    let run = lifecycle(1, 2, "transition", &[(&digest, &[])]);
+    let text = run.to_string().replace("transition", "transitio\\u006e");
+    assert_ne!(text, run.to_string());
+    assert_eq!(decode(text.as_bytes()).unwrap().action, event(&run).action);
+}
+
+#[test]
 fn what_cloudtrail_left_out_is_omitted_and_not_undecodable() {
     for flag in [json!(true), json!("true")] {
         let stand_in = json!({"omitted": flag, "originalSize": "104000", "reason": "…"});

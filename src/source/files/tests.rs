@@ -63,7 +63,8 @@ fn with_escaped_keys(text: &str) -> String {
         "eventID",
     ];
     keys.iter().fold(text.to_owned(), |text, key| {
-        let escaped: String = key.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
+        let escaped: Vec<String> = key.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
+        let escaped = escaped.concat();
         text.replace(&format!("\"{key}\":"), &format!("\"{escaped}\":"))
     })
 }
