@@ -6,6 +6,7 @@
 #   build.sh [binaries]          kube-apiserver, etcd, kubectl, helm
 #   build.sh controller-manager  the same, and kube-controller-manager
 #   build.sh python              the Python environment
+#   build.sh cargo-fuzz          cargo-fuzz
 #
 # Progress goes to standard error; the last line, on standard output, is the folder with
 # the programs. What is there already is not built again: a folder is named after a hash
@@ -162,9 +163,23 @@ python() {
     printf '%s\n' "$folder/bin"
 }
 
+cargo_fuzz() {
+    local version=0.13.2 folder
+    folder=$cache/cargo-fuzz-$version
+    if [[ ! -x $folder/bin/cargo-fuzz ]]; then
+        lock cargo-fuzz
+        if [[ ! -x $folder/bin/cargo-fuzz ]]; then
+            say "building cargo-fuzz (some minutes the first time)"
+            cargo install --quiet --locked --root "$folder" --version "$version" cargo-fuzz >&2
+        fi
+    fi
+    printf '%s\n' "$folder/bin"
+}
+
 case ${1:-binaries} in
     binaries) binaries ;;
     controller-manager) binaries kube-controller-manager ;;
     python) python ;;
-    *) die "unknown part $1: binaries, controller-manager or python" ;;
+    cargo-fuzz) cargo_fuzz ;;
+    *) die "unknown part $1: binaries, controller-manager, python or cargo-fuzz" ;;
 esac
