@@ -100,6 +100,12 @@ def corpus(name, files, events, share):
     folder = os.path.join(ROOT, name)
     if os.path.exists(folder + ".done"):
         return folder
+    # By a process of its own: what this one holds would count as the peak of those that it starts.
+    child = os.fork()
+    if child:
+        if os.waitpid(child, 0)[1]:
+            sys.exit(f"not made: {folder}")
+        return folder
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
     for number in range(files):
@@ -117,7 +123,7 @@ def corpus(name, files, events, share):
         with open(os.path.join(folder, f"{number:05}.json.gz"), "wb") as file:
             file.write(gzip.compress(text, 6, mtime=0))
     open(folder + ".done", "w").close()
-    return folder
+    os._exit(0)
 
 
 def run(command):
