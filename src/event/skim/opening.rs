@@ -36,18 +36,24 @@ impl Opening {
 #[derive(Debug)]
 pub(super) struct Openings<T> {
     slots: Vec<Option<(Opening, Option<T>)>>,
+    /// What stood last where an opening tells itself, for each slot: only what comes again is worth
+    /// to be remembered.
+    met: Vec<usize>,
 }
 
 impl<T> Default for Openings<T> {
     fn default() -> Self {
-        Self { slots: Vec::new() }
+        Self {
+            slots: Vec::new(),
+            met: Vec::new(),
+        }
     }
 }
 
 impl<T> Openings<T> {
     /// The one that a record begins with, and its number.
     pub(super) fn find(&self, text: &str) -> Option<(usize, &Opening)> {
-        let number = number(text)?;
+        let number = place(telling(text)?) % SLOTS;
         let (opening, _) = self.slots.get(number)?.as_ref()?;
         let begins = text.as_bytes().starts_with(opening.text.as_bytes());
         begins.then_some((number, opening))
@@ -59,14 +65,20 @@ impl<T> Openings<T> {
         if identity.end < TELLING.end || identity.end > MAX_LENGTH {
             return None;
         }
-        let number = number(text)?;
+        let place = place(telling(text)?);
+        let number = place % SLOTS;
+        if self.slots.is_empty() {
+            self.slots.resize_with(SLOTS, || None);
+            self.met.resize(SLOTS, usize::MAX);
+        }
+        let met = self.met.get_mut(number)?;
+        if std::mem::replace(met, place) != place {
+            return None;
+        }
         let opening = Opening {
             text: text.get(..identity.end)?.into(),
             identity,
         };
-        if self.slots.is_empty() {
-            self.slots.resize_with(SLOTS, || None);
-        }
         *self.slots.get_mut(number)? = Some((opening, None));
         Some(number)
     }
@@ -78,7 +90,6 @@ impl<T> Openings<T> {
     }
 }
 
-fn number(text: &str) -> Option<usize> {
-    let telling = text.as_bytes().get(TELLING)?;
-    Some(place(telling) % SLOTS)
+fn telling(text: &str) -> Option<&[u8]> {
+    text.as_bytes().get(TELLING)
 }
