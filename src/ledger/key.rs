@@ -8,8 +8,9 @@ use crate::event::Event;
 const HASH_LEN: usize = 8;
 
 /// Packs an `eventID` or `sharedEventID`. Different texts give different bytes: only a UUID in its
-/// usual lower-case form takes 16 of them.
-pub(super) fn pack(id: &str) -> Vec<u8> {
+/// usual lower-case form takes 16 of them. Their order is that in which the database chooses among
+/// copies of a call.
+pub(crate) fn pack(id: &str) -> Vec<u8> {
     if let Some(uuid) = parse_uuid(id) {
         return uuid.to_vec();
     }

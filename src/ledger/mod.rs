@@ -36,6 +36,7 @@ pub use connect::Backend;
 pub use coverage::Coverage;
 pub use cursor::Cursor;
 pub use error::LedgerError;
+pub(crate) use key::pack;
 pub use meter::{Meter, Operation};
 pub use read::{CallerId, TagTarget, TargetId};
 pub use remember::{KeptRecord, UnreadCount};

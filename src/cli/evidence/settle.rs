@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::event::Event;
+use crate::{event::Event, ledger::pack};
 
 /// Whether `new` counts instead of `known`, a record of the same `eventID`: a correction does;
 /// among others that differ, the greater text, so that any order gives the same.
@@ -35,9 +35,10 @@ pub(super) struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    /// The copy that names the caller by ARN is the one reported; else the smaller `eventID`.
-    fn rank(&self) -> (bool, &str) {
-        (!self.key.starts_with("arn:"), self.id)
+    /// The copy that names the caller by ARN is the one reported; else the one whose `eventID` is
+    /// smaller as the ledger stores it.
+    fn rank(&self) -> (bool, Vec<u8>) {
+        (!self.key.starts_with("arn:"), pack(self.id))
     }
 }
 
@@ -112,7 +113,8 @@ impl Corrections {
 
     /// The ids of events that another one stands for. Corrections of one event, and corrections of
     /// these, are one group: of it the last one counts, the one that nothing corrects; of several
-    /// such the greatest id, and if they correct each other, the greatest of all.
+    /// such the greatest id (as the ledger stores it), and if they correct each other, the greatest
+    /// of all.
     pub(super) fn replaced(&self) -> Replaced<'_> {
         let mut neighbours: BTreeMap<&Arc<str>, Vec<&Arc<str>>> = BTreeMap::new();
         let mut corrected: HashSet<&Arc<str>> = HashSet::new();
@@ -141,7 +143,7 @@ impl Corrections {
             }
             let stands = group
                 .iter()
-                .max_by_key(|id| (!corrected.contains(*id), *id));
+                .max_by_key(|id| (!corrected.contains(*id), pack(id)));
             let stands = stands.copied().cloned();
             replaced.extend(
                 group
