@@ -86,6 +86,10 @@ async fn the_operator_reads_a_queue_with_the_rights_that_the_documentation_gives
     let pushed = push(ago(HOUR), WEB, "a", "v1");
     let pushed = trail.deliver(ACCOUNT, ago(HOUR - 300), &[pushed]).await;
     queue.tell(&trail.bucket, &pushed.key).await;
+    let key = trail
+        .digest(ACCOUNT, ago(HOUR - 600), &[&pushed], None)
+        .await;
+    queue.tell(&trail.bucket, &key).await;
 
     // An object takes so long that its message has to be hidden for longer.
     let calls = Calls::before(&ministack.url(), Duration::from_secs(3)).await;
@@ -93,12 +97,20 @@ async fn the_operator_reads_a_queue_with_the_rights_that_the_documentation_gives
     let _operator = operator(&folder, &admin, &ministack, &calls);
     let source = json!({"queueUrl": queue.url, "region": REGION, "buckets": [trail.bucket]});
     admin.apply(&policy(&json!({"sqs": source}))).await;
-    eventually("an empty queue", LIMIT, async || {
-        match (queue.length().await, calls.seen().len()) {
-            (0, seen) if seen > 4 => Ok(()),
-            waiting => Err(format!("{waiting:?}: {:?}", calls.seen())),
-        }
-    })
+    eventually(
+        "an empty queue and a digest file that was read",
+        LIMIT,
+        async || {
+            let seen = calls.seen();
+            let looked = seen
+                .iter()
+                .any(|call| call.resource.contains("/CloudTrail-Digest/"));
+            match queue.length().await {
+                0 if looked => Ok(()),
+                length => Err(format!("{length} messages: {seen:?}")),
+            }
+        },
+    )
     .await;
 
     // No file is encrypted here, and no file is gone: S3 looks at the right to list then, to say
