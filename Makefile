@@ -2,6 +2,8 @@
 
 CARGO ?= cargo
 FUZZ_SECONDS ?= 3600
+# The same inputs in every run; 0: others.
+FUZZ_SEED ?= 0
 IMAGE ?= ecr-audit-operator:dev
 # The folder with kubectl and helm, building the programs if need be.
 TESTBED = tests/testbed/build.sh
@@ -67,7 +69,7 @@ fuzz: ## fuzz every parser for FUZZ_SECONDS each (3600)
 		mkdir -p target/fuzz/corpus/$$target && \
 		$(CARGO) fuzz run --dev --sanitizer none --target-dir target/fuzz $$target \
 			target/fuzz/corpus/$$target fuzz/seeds/$$target -- \
-			-max_total_time=$(FUZZ_SECONDS) -max_len=65536 -rss_limit_mb=1024 -timeout=10 \
+			-seed=$(FUZZ_SEED) -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -rss_limit_mb=1024 -timeout=10 \
 			-print_final_stats=1 || exit 1; \
 	done
 
