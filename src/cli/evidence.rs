@@ -357,6 +357,7 @@ impl Evidence {
             shared_id: event.shared_id.as_deref(),
             key: &event.caller.principal.key,
             id: &event.id,
+            is_pull: false,
         });
         let pulls = self
             .pulls

@@ -167,6 +167,7 @@ impl Pulls {
             shared_id: settling.shared,
             key: &settling.pull.caller.principal.key,
             id: &settling.pull.id,
+            is_pull: true,
         });
         let mut pulls: Vec<Pull> = pulls.into_iter().map(|settling| settling.pull).collect();
         pulls.sort_unstable_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));

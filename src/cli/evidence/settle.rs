@@ -32,13 +32,19 @@ pub(super) struct Copy<'a> {
     pub(super) shared_id: Option<&'a str>,
     pub(super) key: &'a str,
     pub(super) id: &'a str,
+    pub(super) is_pull: bool,
 }
 
 impl Copy<'_> {
     /// The copy that names the caller by ARN is the one reported; else the one whose `eventID` is
-    /// smaller as the ledger stores it.
+    /// smaller: of pulls as the ledger stores it, since it chooses among these in the database.
     fn rank(&self) -> (bool, Vec<u8>) {
-        (!self.key.starts_with("arn:"), pack(self.id))
+        let id = if self.is_pull {
+            pack(self.id)
+        } else {
+            self.id.as_bytes().to_vec()
+        };
+        (!self.key.starts_with("arn:"), id)
     }
 }
 
