@@ -1,5 +1,5 @@
-//! Replays the seeds of the fuzz targets, and seeds that were changed, on stable Rust: cargo-fuzz
-//! itself needs a nightly compiler.
+//! Replays the seeds of the fuzz targets, and seeds that were changed, where fuzzing itself would take
+//! too long.
 
 #![expect(
     clippy::unwrap_used,
