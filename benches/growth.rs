@@ -100,7 +100,7 @@ fn event(
         account: ACCOUNT.into(),
         region: REGION.into(),
         repository: Some(repository.clone()),
-        caller: who,
+        caller: who.into(),
         outcome: Outcome::Allowed,
         omitted: false,
         action,

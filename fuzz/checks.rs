@@ -32,6 +32,9 @@ fn split(text: &[u8], piece: usize) -> (u64, Step, Gathered) {
         match records.run(&text[from..until], &mut gathered) {
             Step::More(position) => from += position,
             Step::End(position) => return (records.count(), Step::End(from + position), gathered),
+            Step::Other(position) => {
+                return (records.count(), Step::Other(from + position), gathered);
+            }
             step => return (records.count(), step, gathered),
         }
         if until == text.len() {

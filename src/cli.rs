@@ -4,6 +4,7 @@
 
 mod check;
 mod cluster;
+mod events;
 pub mod evidence;
 mod input;
 pub mod policy;

@@ -128,7 +128,7 @@ pub fn activity(
         tally(
             &mut tallies,
             Activity {
-                caller: Arc::new(event.caller.clone()),
+                caller: event.caller.clone(),
                 deed,
                 expected: rules.expects_pusher(&event.caller),
                 node: nodes.holds(&event.caller),

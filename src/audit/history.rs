@@ -143,6 +143,8 @@ impl History {
     ) {
         if let Some(manifest) = manifest {
             for child in &manifest.children {
+                // ECR takes an index only while all that it lists is there.
+                self.shown(event, &child.digest);
                 let indexes = self.indexes.entry(child.digest.clone()).or_default();
                 indexes.insert(digest.clone());
             }
@@ -174,6 +176,9 @@ impl History {
 
     /// The image is there by other ways than a push in evidence.
     fn appear(&mut self, event: &Arc<Event>, digest: &Digest, tag: Option<&Arc<str>>) {
+        if self.is_gone(digest) {
+            self.come_back(event, digest, ImageState::Present);
+        }
         let entry = self.digests.entry(digest.clone()).or_default();
         let there = matches!(
             entry.state,
@@ -192,22 +197,52 @@ impl History {
         }
     }
 
+    /// An event names a digest that was there, without bringing it or taking it away.
+    fn shown(&mut self, event: &Arc<Event>, digest: &Digest) {
+        if self.is_gone(digest) {
+            self.come_back(event, digest, ImageState::Unknown);
+        } else {
+            // An entry without a push marks the image as older than the evidence.
+            self.digests.entry(digest.clone()).or_default();
+        }
+    }
+
+    /// What was gone is there again, by ways that the evidence does not hold: which tags came with
+    /// it is not known, nor whether those that went with it did.
+    fn come_back(&mut self, event: &Arc<Event>, digest: &Digest, state: ImageState) {
+        let entry = self.digests.entry(digest.clone()).or_default();
+        entry.state = Some(state);
+        entry.tags_known = false;
+        let Some(removal) = entry.removal.take() else {
+            return;
+        };
+        for tag in self.tags.values_mut() {
+            if let Some((_, Tag::Nothing(lost))) = tag.spans.last()
+                && lost.digest.as_ref() == Some(digest)
+                && Arc::ptr_eq(&lost.event, &removal.event)
+            {
+                tag.spans.push((event.clone(), Tag::Unknown));
+            }
+        }
+    }
+
     fn lifecycle(&mut self, event: &Arc<Event>, action: &LifecycleAction) {
         let removal = Removal {
             event: event.clone(),
             rule: Some(action.rule.clone()),
             digest: Some(action.digest.clone()),
         };
-        let state = match action.effect {
-            Effect::Expire => ImageState::Expired,
-            Effect::Archive => ImageState::Archived,
-        };
-        self.remove(&action.digest, state, &removal);
+        let digest = &action.digest;
+        match action.effect {
+            Effect::Expire => self.remove(digest, ImageState::Expired, &removal),
+            Effect::Archive => self.remove(digest, ImageState::Archived, &removal),
+            Effect::Kept => self.shown(event, digest),
+        }
         // The list of tags is not complete, but what it says is known from here on.
         for tag in &action.tags {
             let named = match action.effect {
                 Effect::Expire => Tag::Nothing(removal.clone()),
-                Effect::Archive => Tag::Names(action.digest.clone()),
+                Effect::Archive | Effect::Kept => Tag::Names(digest.clone()),
             };
             self.learn_tag(event, tag, named);
         }
@@ -220,6 +255,7 @@ impl History {
             digest,
         };
         match (&image.requested.digest, &image.requested.tag) {
+            (Some(digest), None) if image.refused => self.shown(event, digest),
             (Some(digest), None) => {
                 let removal = removal(Some(digest.clone()));
                 self.remove(digest, ImageState::Deleted, &removal);
@@ -253,10 +289,7 @@ impl History {
                 } else if image.named.is_some() && self.is_gone(&digest) {
                     // The answer shows that it was there again, by ways that the evidence does
                     // not hold; whether this was its last tag is not known.
-                    let entry = self.digests.entry(digest).or_default();
-                    entry.state = Some(ImageState::Unknown);
-                    entry.removal = None;
-                    entry.tags_known = false;
+                    self.come_back(event, &digest, ImageState::Unknown);
                 }
             }
             (None, None) => {}
@@ -303,6 +336,9 @@ impl History {
                     digest: Some(digest.clone()),
                 };
                 self.remove(&digest, ImageState::Archived, &removal);
+            }
+            StorageClass::Standard if self.is_gone(&digest) => {
+                self.come_back(event, &digest, ImageState::Present);
             }
             StorageClass::Standard => {
                 let entry = self.digests.entry(digest).or_default();

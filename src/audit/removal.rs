@@ -1,6 +1,6 @@
 //! What is missing: running images that are gone, and what a new node would get instead.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::{
     History, Removal, Rules, Tag,
@@ -20,6 +20,15 @@ struct Missing {
     removal: Removal,
 }
 
+impl Missing {
+    /// The least is told. One event may have taken several digests: the containers are in no order,
+    /// so these have to be.
+    fn order(&self) -> impl Ord {
+        let Removal { event, digest, .. } = &self.removal;
+        (self.rank, Reverse((event.time, &event.id)), digest)
+    }
+}
+
 /// The findings about what is missing.
 pub(super) fn drafts(groups: &[Group<'_>], history: &History, rules: &Rules) -> Vec<Draft> {
     let mut drafts = Vec::new();
@@ -31,7 +40,7 @@ pub(super) fn drafts(groups: &[Group<'_>], history: &History, rules: &Rules) -> 
                 continue;
             };
             let (event, finding_type) = (&missing.removal.event, missing.finding_type);
-            let caller = missing.removal.rule.is_none().then_some(&event.caller);
+            let caller = missing.removal.rule.is_none().then_some(&*event.caller);
             let cause = (
                 finding_type,
                 caller.map(|caller| caller.principal.key.clone()),
@@ -59,14 +68,7 @@ pub(super) fn drafts(groups: &[Group<'_>], history: &History, rules: &Rules) -> 
                 draft.events.add(event.time, &event.id);
             }
             worst.impact = worst.impact.min(missing.impact);
-            let order = |missing: &Missing| {
-                let event = &missing.removal.event;
-                (
-                    missing.rank,
-                    std::cmp::Reverse((event.time, event.id.clone())),
-                )
-            };
-            if order(&missing) < order(worst) {
+            if missing.order() < worst.order() {
                 *worst = Missing {
                     impact: worst.impact,
                     ..missing
@@ -78,7 +80,7 @@ pub(super) fn drafts(groups: &[Group<'_>], history: &History, rules: &Rules) -> 
             let caller = (!rule).then(|| worst.removal.event.caller.clone());
             Draft {
                 impact: Some(worst.impact),
-                caller: caller.map(Into::into),
+                caller,
                 cause: Some(worst.removal),
                 ..draft
             }

@@ -160,7 +160,6 @@ pub(super) fn drafts(
             Outcome::Denied => FindingType::DeniedPush,
             Outcome::Allowed | Outcome::Failed => FindingType::UnexpectedPush,
         };
-        let caller = Arc::new(event.caller.clone());
         let verdict = Verdict {
             judged: true,
             exceptions: rules.excepted_callers(Some(&event.caller)),
@@ -169,7 +168,7 @@ pub(super) fn drafts(
             let occurrence = Occurrence {
                 time: event.time,
                 id: &event.id,
-                caller: &caller,
+                caller: &event.caller,
             };
             let tally = tally(&mut tallies, (finding_type, group), occurrence, verdict);
             tally.containers.extend(containers);

@@ -8,7 +8,10 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use super::input::{self, Events, InputArgs, Inputs};
+use super::{
+    events::Events,
+    input::{self, InputArgs, Inputs},
+};
 use crate::{
     audit,
     report::{

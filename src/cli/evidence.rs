@@ -11,11 +11,12 @@ mod settle;
 mod spans;
 
 use std::{
-    borrow::Borrow,
-    collections::{BTreeMap, HashMap, HashSet, btree_map::Entry},
+    collections::{BTreeMap, HashSet, btree_map::Entry},
     sync::Arc,
 };
 
+// Every judged record is looked up in some of these, with long keys: by a hash that is quick.
+use hashbrown::{HashMap as Map, HashSet as Set};
 use jiff::Timestamp;
 
 pub use self::spans::Span;
@@ -34,7 +35,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Scope {
     /// Repositories that running images come from.
-    pub repositories: HashSet<Repository>,
+    pub repositories: Set<Repository>,
     /// Digests that run, or that references name: those of manifests and of configs.
     pub digests: HashSet<Digest>,
     /// Instance ids of the cluster's nodes.
@@ -48,54 +49,48 @@ pub struct Scope {
 /// Events of ECR, as far as they can matter.
 #[derive(Debug)]
 pub struct Evidence {
-    scope: Scope,
+    scope: Arc<Scope>,
     duplicates: u64,
-    omitted: u64,
+    tally: Tally,
     seen: Fingerprints,
-    spans: Spans,
     nodes: ClusterNodes,
     expected: ExpectedCallers,
     corrections: Corrections,
-    texts: HashSet<Arc<str>>,
+    texts: Set<Arc<str>>,
     callers: Interner<Caller>,
     images: Interner<[ImageId]>,
-    changes: HashMap<Repository, BTreeMap<Arc<str>, Arc<Event>>>,
-    pulls: HashMap<Repository, Pulls>,
+    changes: Map<Repository, BTreeMap<Arc<str>, Arc<Event>>>,
+    pulls: Map<Repository, Pulls>,
 }
 
-/// What is counted of every record.
-#[derive(Debug)]
-pub struct Record {
-    id: Fingerprint,
-    shared_id: Option<Fingerprint>,
-    time: Timestamp,
-    account: Arc<str>,
-    region: Arc<str>,
-    omitted: bool,
+/// What is counted of every record, as far as it needs no look at the others: each thread counts
+/// by itself.
+#[derive(Debug, Default)]
+pub struct Tally {
+    spans: Spans,
+    omitted: u64,
 }
 
-impl Record {
-    fn of(event: &Event) -> Self {
-        Self::from(Counted {
-            id: &event.id,
-            shared_id: event.shared_id.as_deref(),
-            time: event.time,
-            account: event.account.clone(),
-            region: event.region.clone(),
-            omitted: event.omitted,
-        })
+impl Tally {
+    /// Counts a record.
+    pub fn add(&mut self, record: &Counted<'_>) {
+        self.spans.add(record.account, record.region, record.time);
+        self.omitted += u64::from(record.omitted);
     }
 }
 
-impl From<Counted<'_>> for Record {
-    fn from(record: Counted<'_>) -> Self {
+/// What tells whether a record was seen before.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    id: Fingerprint,
+    shared_id: Option<Fingerprint>,
+}
+
+impl From<&Counted<'_>> for Identity {
+    fn from(record: &Counted<'_>) -> Self {
         Self {
             id: Fingerprint::of(0, record.id),
             shared_id: record.shared_id.map(|shared| Fingerprint::of(1, shared)),
-            time: record.time,
-            account: record.account,
-            region: record.region,
-            omitted: record.omitted,
         }
     }
 }
@@ -103,27 +98,28 @@ impl From<Counted<'_>> for Record {
 /// Each distinct value once, by number.
 #[derive(Debug)]
 struct Interner<T: ?Sized> {
-    numbers: HashMap<Arc<T>, u32>,
+    numbers: Map<Arc<T>, u32>,
     values: Vec<Arc<T>>,
 }
 
 impl<T: ?Sized> Default for Interner<T> {
     fn default() -> Self {
         Self {
-            numbers: HashMap::new(),
+            numbers: Map::default(),
             values: Vec::new(),
         }
     }
 }
 
 impl<T: ?Sized + Eq + std::hash::Hash> Interner<T> {
-    fn number(&mut self, value: impl Borrow<T> + Into<Arc<T>>) -> u32 {
-        if let Some(number) = self.numbers.get(value.borrow()) {
+    /// The number of a value, which `keep` gives in the form that is kept if it is new.
+    fn number(&mut self, value: &T, keep: impl FnOnce() -> Arc<T>) -> u32 {
+        if let Some(number) = self.numbers.get(value) {
             return *number;
         }
         // Four thousand million distinct callers do not fit into memory anyway.
         let number = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
-        let value: Arc<T> = value.into();
+        let value = keep();
         self.values.push(value.clone());
         self.numbers.insert(value, number);
         number
@@ -134,14 +130,14 @@ impl<T: ?Sized + Eq + std::hash::Hash> Interner<T> {
 #[derive(Debug, Default)]
 struct ExpectedCallers {
     /// Each with the number of node principals that were known then: with more, more is expected.
-    verdicts: HashMap<Caller, (bool, usize)>,
+    verdicts: Map<Arc<Caller>, (bool, usize)>,
 }
 
 impl ExpectedCallers {
     /// Most callers remembered.
     const KEPT: usize = 4096;
 
-    fn holds(&mut self, caller: &Caller, rules: &Rules, nodes: &ClusterNodes) -> bool {
+    fn holds(&mut self, caller: &Arc<Caller>, rules: &Rules, nodes: &ClusterNodes) -> bool {
         match self.verdicts.get(caller) {
             Some((true, _)) => return true,
             Some((false, keys)) if *keys == nodes.keys.len() => return false,
@@ -159,7 +155,7 @@ impl ExpectedCallers {
 
 impl Evidence {
     /// Evidence of nothing yet.
-    pub fn new(scope: Scope) -> Self {
+    pub fn new(scope: Arc<Scope>) -> Self {
         let nodes = ClusterNodes {
             instances: scope.instances.clone(),
             keys: HashSet::new(),
@@ -167,45 +163,46 @@ impl Evidence {
         Self {
             scope,
             duplicates: 0,
-            omitted: 0,
+            tally: Tally::default(),
             seen: Fingerprints::default(),
-            spans: Spans::default(),
             nodes,
             expected: ExpectedCallers::default(),
             corrections: Corrections::default(),
-            texts: HashSet::new(),
+            texts: Set::default(),
             callers: Interner::default(),
             images: Interner::default(),
-            changes: HashMap::new(),
-            pulls: HashMap::new(),
+            changes: Map::default(),
+            pulls: Map::default(),
         }
     }
 
-    /// Counts a record that nothing is judged by.
-    pub fn count(&mut self, record: &Record) {
-        let Record {
-            id,
-            shared_id,
-            time,
-            account,
-            region,
-            omitted,
-        } = record;
-        let known_id = !self.seen.insert(*id);
-        let known_call = shared_id.is_some_and(|shared| !self.seen.insert(shared));
+    /// Takes note of a record: whether it was seen before.
+    pub fn see(&mut self, record: Identity) {
+        let known_id = !self.seen.insert(record.id);
+        let known_call = record
+            .shared_id
+            .is_some_and(|shared| !self.seen.insert(shared));
         self.duplicates += u64::from(known_id || known_call);
-        self.omitted += u64::from(*omitted);
-        self.spans.add(account, region, *time);
     }
 
-    /// Takes an event: counts it, and keeps what may matter of it.
+    /// Takes what a thread has counted.
+    pub fn merge(&mut self, tally: Tally) {
+        self.tally.spans.merge(tally.spans);
+        self.tally.omitted += tally.omitted;
+    }
+
+    /// Learns from whoever pulled anything, not after the evaluation time.
+    pub fn learn(&mut self, puller: &Caller) {
+        self.nodes.learn(puller);
+    }
+
+    /// Keeps what may matter of an event.
     pub fn add(&mut self, event: Event) {
-        self.count(&Record::of(&event));
-        if let Some(original) = &event.replaces {
-            self.corrections.add(&event.id, original);
-        }
         if event.time > self.scope.now {
             return;
+        }
+        if let Some(original) = &event.replaces {
+            self.corrections.add(&event.id, original);
         }
         match &event.action {
             Action::None => {}
@@ -214,9 +211,9 @@ impl Evidence {
         }
     }
 
-    fn pull(&mut self, mut event: Event) {
+    fn pull(&mut self, event: Event) {
         // Every copy of a call teaches, whichever of them will be reported.
-        self.nodes.learn(&event.caller);
+        self.learn(&event.caller);
         let (Action::Pull(images), Some(repository)) = (&event.action, &event.repository) else {
             return;
         };
@@ -237,21 +234,40 @@ impl Evidence {
         {
             return;
         }
-        self.share_texts(&mut event);
-        let corrected = settle::corrected(&event);
-        let (Action::Pull(images), Some(repository)) = (event.action, event.repository) else {
-            return;
-        };
         let row = pulls::NewPull {
             id: &event.id,
             shared_id: event.shared_id.as_deref(),
-            corrected,
+            corrected: settle::corrected(&event),
             time: event.time,
-            caller: self.callers.number(event.caller),
-            images: self.images.number(images),
+            caller: self.caller(&event.caller),
+            images: self.images.number(images, || images.as_slice().into()),
             denied,
         };
-        self.pulls.entry(repository).or_default().add(&row);
+        if let Some(pulls) = self.pulls.get_mut(repository) {
+            pulls.add(&row);
+        } else {
+            self.pulls.entry(repository.clone()).or_default().add(&row);
+        }
+    }
+
+    /// The number of a caller.
+    fn caller(&mut self, caller: &Caller) -> u32 {
+        let Self { callers, texts, .. } = self;
+        callers.number(caller, || {
+            let mut caller = caller.clone();
+            caller.principal.key = shared(texts, &caller.principal.key);
+            let optional = [
+                &mut caller.principal.kind,
+                &mut caller.principal.account,
+                &mut caller.principal.service,
+                &mut caller.session,
+                &mut caller.arn,
+            ];
+            for text in optional.into_iter().flatten() {
+                *text = shared(texts, text);
+            }
+            Arc::new(caller)
+        })
     }
 
     fn change(&mut self, mut event: Event) {
@@ -292,34 +308,21 @@ impl Evidence {
         }
     }
 
-    /// The same text as one allocation.
-    fn text(&mut self, text: &Arc<str>) -> Arc<str> {
-        if let Some(known) = self.texts.get(text) {
-            return known.clone();
-        }
-        self.texts.insert(text.clone());
-        text.clone()
-    }
-
     fn share_texts(&mut self, event: &mut Event) {
-        event.account = self.text(&event.account);
-        event.region = self.text(&event.region);
+        let texts = &mut self.texts;
+        event.account = shared(texts, &event.account);
+        event.region = shared(texts, &event.region);
         if let Some(repository) = &mut event.repository {
-            repository.account = self.text(&repository.account);
-            repository.region = self.text(&repository.region);
-            repository.name = self.text(&repository.name);
+            repository.account = shared(texts, &repository.account);
+            repository.region = shared(texts, &repository.region);
+            repository.name = shared(texts, &repository.name);
         }
-        let caller = &mut event.caller;
-        caller.principal.key = self.text(&caller.principal.key);
-        let optional = [
-            &mut caller.principal.kind,
-            &mut caller.principal.account,
-            &mut caller.principal.service,
-            &mut caller.session,
-            &mut caller.arn,
-        ];
-        for text in optional.into_iter().flatten() {
-            *text = self.text(text);
+        let caller = self.caller(&event.caller);
+        if let Some(caller) = usize::try_from(caller)
+            .ok()
+            .and_then(|caller| self.callers.values.get(caller))
+        {
+            event.caller = caller.clone();
         }
     }
 
@@ -330,12 +333,12 @@ impl Evidence {
 
     /// ECR records whose content CloudTrail left out.
     pub fn omitted(&self) -> u64 {
-        self.omitted
+        self.tally.omitted
     }
 
     /// What was read of each registry account and region, sorted.
     pub fn spans(&self) -> impl Iterator<Item = (&str, &str, &Span)> {
-        self.spans.iter()
+        self.tally.spans.iter()
     }
 
     /// The cluster's nodes, and the principals that pulls by them used.
@@ -366,4 +369,13 @@ impl Evidence {
             .unwrap_or_default();
         RepositoryEvidence { changes, pulls }
     }
+}
+
+/// The same text as one allocation.
+fn shared(texts: &mut Set<Arc<str>>, text: &Arc<str>) -> Arc<str> {
+    if let Some(known) = texts.get(text) {
+        return known.clone();
+    }
+    texts.insert(text.clone());
+    text.clone()
 }

@@ -1,36 +1,24 @@
-//! What `check` and `principals` read: a policy, what runs, and events.
-//!
-//! What runs is read first, because it says which of the events can matter.
+//! What `check` and `principals` read besides events: a policy, and what runs. It is read first,
+//! because it says which of the events can matter.
 
 use std::{
     fs::File,
-    io::{self, BufReader, IsTerminal, Read},
+    io::{self, BufReader, Read},
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use clap::Args;
-use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use jiff::Timestamp;
 
-use super::{
-    cluster,
-    evidence::{self, Evidence},
-    policy,
-};
+use super::{cluster, policy};
 use crate::{
     api::{EcrAuditPolicy, FindingType},
     audit::{Container, Rules},
-    event::{Counted, Decoder, Event, Repository},
+    event::Repository,
     inventory::{self, Index},
-    report::{json, table::printable},
-    source::files,
+    report::table::printable,
 };
 
 /// Inputs that `check` and `principals` share.
@@ -68,23 +56,7 @@ pub struct Inputs {
     pub now: Timestamp,
     /// What a ledger knows the cluster by; none when what runs was read from files.
     pub cluster: Option<String>,
-    threads: NonZeroUsize,
-}
-
-/// Events, read and kept as far as they matter.
-#[derive(Debug)]
-pub struct Events {
-    /// What to judge.
-    pub evidence: Evidence,
-    /// Files, records and errors.
-    pub input: json::Input,
-}
-
-impl Events {
-    /// Whether something could not be read.
-    pub fn faulty(&self) -> bool {
-        !self.input.errors.is_empty() || self.input.undecodable > 0
-    }
+    pub(super) threads: NonZeroUsize,
 }
 
 impl InputArgs {
@@ -215,74 +187,6 @@ impl Inputs {
         self.index.containers(repository, &self.scope)
     }
 
-    /// Reads events, and keeps what may matter: of pulls those that `rules` do not expect. What
-    /// cannot be read is named on standard error.
-    pub fn events(&self, paths: &[PathBuf], rules: Rules) -> Events {
-        let inputs: Vec<files::Input> = paths.iter().cloned().map(Into::into).collect();
-        let repositories = self.repositories();
-        let containers = repositories
-            .iter()
-            .flat_map(|repository| self.containers(repository));
-        let digests = containers
-            .flat_map(|container| [container.running, container.reference.digest.as_ref()]);
-        let scope = evidence::Scope {
-            digests: digests.flatten().cloned().collect(),
-            repositories: repositories.into_iter().collect(),
-            instances: self.index.instances(),
-            rules,
-            now: self.now,
-        };
-        let gathered = Mutex::new(Gathered {
-            evidence: Evidence::new(scope),
-            undecodable: 0,
-            faults: Vec::new(),
-        });
-        let mut sinks: Vec<_> = (0..self.threads.get())
-            .map(|_| Gatherer::new(&gathered))
-            .collect();
-        let progress = files::Progress::default();
-        let report = watched(&progress, || files::read(&inputs, &mut sinks, &progress));
-        for sink in sinks {
-            sink.finish();
-        }
-        let mut gathered = gathered
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        gathered.faults.sort();
-        gathered.faults.truncate(files::MAX_ERRORS);
-
-        let unnamed = report.error_count - report.errors.len() as u64;
-        let unnamed = unnamed + gathered.undecodable - gathered.faults.len() as u64;
-        for error in report.errors.iter().chain(&gathered.faults) {
-            complain(&error.to_string());
-        }
-        if unnamed > 0 {
-            complain(&format!("and {unnamed} more errors"));
-        }
-        let errors = report.errors.iter().map(|error| json::InputError {
-            path: error.path.display().to_string(),
-            reason: match error.record {
-                Some(record) => format!("record {record}: {}", error.reason),
-                None => error.reason.clone(),
-            },
-        });
-        let input = json::Input {
-            files: report.files,
-            records: report.records,
-            ecr_records: report.ecr_records,
-            duplicates: gathered.evidence.duplicates(),
-            undecodable: gathered.undecodable,
-            skipped: report.skipped,
-            omitted: gathered.evidence.omitted(),
-            unresolved_pulls: 0,
-            errors: errors.collect(),
-        };
-        Events {
-            evidence: gathered.evidence,
-            input,
-        }
-    }
-
     /// What to know of the judgement as a whole: exceptions that have expired, nodes that cannot be
     /// told by their sessions.
     pub fn notes(&self) -> Vec<String> {
@@ -318,117 +222,9 @@ impl Inputs {
     }
 }
 
-struct Gathered {
-    evidence: Evidence,
-    undecodable: u64,
-    faults: Vec<files::InputError>,
-}
-
-/// What one thread has decoded and not yet handed over.
-struct Gatherer<'g> {
-    gathered: &'g Mutex<Gathered>,
-    decoder: Decoder,
-    events: Vec<Event>,
-    counted: Vec<evidence::Record>,
-}
-
-impl<'g> Gatherer<'g> {
-    /// Records that are handed over at once, so that threads seldom wait for each other.
-    const BATCH: usize = 64;
-
-    fn new(gathered: &'g Mutex<Gathered>) -> Self {
-        Self {
-            gathered,
-            decoder: Decoder::default(),
-            events: Vec::with_capacity(Self::BATCH),
-            counted: Vec::with_capacity(Self::BATCH),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'g, Gathered> {
-        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn hand_over(&mut self) {
-        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
-        for record in self.counted.drain(..) {
-            gathered.evidence.count(&record);
-        }
-        for event in self.events.drain(..) {
-            gathered.evidence.add(event);
-        }
-    }
-
-    fn finish(mut self) {
-        self.hand_over();
-    }
-}
-
-impl files::Sink for Gatherer<'_> {
-    fn record(&mut self, record: files::Record<'_>) {
-        let counted = &mut self.counted;
-        let count = |record: Counted<'_>| counted.push(record.into());
-        match self.decoder.decode_judged(record.text, count) {
-            Ok(event) => {
-                self.events.extend(event);
-                if self.events.len() + self.counted.len() >= Self::BATCH {
-                    self.hand_over();
-                }
-            }
-            Err(error) => self.lock().fault(files::InputError {
-                path: record.path.to_owned(),
-                record: Some(record.index),
-                reason: error.to_string(),
-            }),
-        }
-    }
-}
-
-impl Gathered {
-    /// Counts a record that cannot be decoded.
-    fn fault(&mut self, fault: files::InputError) {
-        self.undecodable += 1;
-        self.faults.push(fault);
-        // The smallest are kept, so that which ones these are depends on the input alone.
-        if self.faults.len() >= 2 * files::MAX_ERRORS {
-            self.faults.sort();
-            self.faults.truncate(files::MAX_ERRORS);
-        }
-    }
-}
-
 /// One line on standard error, harmless to a terminal.
 pub(super) fn complain(message: &str) {
     use std::io::Write as _;
     // When standard error is closed, there is nobody left to tell.
     let _ = writeln!(io::stderr(), "ecr-audit: {}", printable(message));
-}
-
-/// Does `work`, and shows meanwhile on a terminal how far it has come.
-fn watched<T>(progress: &files::Progress, work: impl FnOnce() -> T) -> T {
-    if !io::stderr().is_terminal() {
-        return work();
-    }
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let bar = ProgressBar::new_spinner();
-            while !done.load(Ordering::Relaxed) {
-                let seconds = bar.elapsed().as_secs().max(1);
-                bar.set_message(format!(
-                    "{} files, {}, {} records, {} records/s",
-                    HumanCount(progress.files()),
-                    HumanBytes(progress.bytes()),
-                    HumanCount(progress.records()),
-                    HumanCount(progress.records() / seconds),
-                ));
-                bar.tick();
-                std::thread::park_timeout(Duration::from_millis(100));
-            }
-            bar.finish_and_clear();
-        });
-        let result = work();
-        done.store(true, Ordering::Relaxed);
-        result
-    })
 }

@@ -1,7 +1,5 @@
 //! What a call did: request, answer and service details → [`Action`].
 
-use std::borrow::Cow;
-
 use serde_json::value::RawValue;
 
 use super::{
@@ -11,14 +9,19 @@ use super::{
     },
     image::{Digest, ImageId},
     manifest::Manifest,
-    wire::{MAX_NAME, PolicyRule, RawImageId, Request, Response, ServiceDetails},
+    wire::{
+        LifecycleImage, MAX_NAME, PolicyRule, REFERENCED, RawImageId, Request, Response,
+        ServiceDetails,
+    },
 };
+
+const IMAGE_IDS: &str = "requestParameters.imageIds";
 
 /// Longest text kept of a rule's description; ECR allows 256 characters.
 const MAX_DESCRIPTION: usize = 256;
 
 /// The parts of a record that differ from event to event.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Parts<'a> {
     pub(super) request: Option<Request<'a>>,
     pub(super) response: Option<Response<'a>>,
@@ -45,12 +48,14 @@ impl Parts<'_> {
         })
     }
 
-    /// What the event did; the error is the path of the field that is missing or malformed.
+    /// What the event did; the error is the path of the field that is missing or malformed. Where it
+    /// does not matter, the same errors and the same kind of action, of which some is left out.
     pub(super) fn action(
         &self,
         name: EventName,
         outcome: Outcome,
         omitted: bool,
+        matters: bool,
     ) -> Result<Action, &'static str> {
         let keeps_refused = matches!(name, EventName::PutImage | EventName::BatchGetImage);
         match outcome {
@@ -60,8 +65,12 @@ impl Parts<'_> {
             Outcome::Allowed | Outcome::Denied => {}
         }
         let action = match name {
-            EventName::PutImage => self.push(),
-            EventName::BatchGetImage => self.requested_ids().map(Action::Pull),
+            EventName::PutImage => self.push(matters),
+            EventName::BatchGetImage if matters => self.requested_ids().map(Action::Pull),
+            EventName::BatchGetImage => self.raw_ids().and_then(|ids| {
+                let valid = ids.iter().all(RawImageId::is_valid);
+                valid.then(|| Action::Pull(Vec::new())).ok_or(IMAGE_IDS)
+            }),
             EventName::PolicyExecutionEvent => self.lifecycle_run(),
             EventName::BatchDeleteImage => self.delete(),
             EventName::DeleteRepository => Ok(Action::DeleteRepository),
@@ -76,29 +85,31 @@ impl Parts<'_> {
         }
     }
 
-    fn requested_ids(&self) -> Result<Vec<ImageId>, &'static str> {
-        let ids = self
-            .request
-            .as_ref()
-            .and_then(|request| request.image_ids.as_ref());
-        let ids = ids.ok_or("requestParameters.imageIds")?;
-        ids.iter()
-            .map(|id| id.parse().ok_or("requestParameters.imageIds"))
-            .collect()
+    fn raw_ids(&self) -> Result<&[RawImageId<'_>], &'static str> {
+        let request = self.request.as_ref();
+        let ids = request.and_then(|request| request.image_ids.as_deref());
+        ids.ok_or(IMAGE_IDS)
     }
 
-    fn push(&self) -> Result<Action, &'static str> {
+    fn requested_ids(&self) -> Result<Vec<ImageId>, &'static str> {
+        let ids = self.raw_ids()?.iter();
+        ids.map(|id| id.parse().ok_or(IMAGE_IDS)).collect()
+    }
+
+    /// The text of a pushed manifest.
+    fn manifest(&self) -> Option<String> {
+        let asked = || self.request.as_ref()?.image_manifest;
+        let answered = || self.response.as_ref()?.image.as_ref()?.image_manifest;
+        let text = |raw| serde_json::from_str(raw).ok();
+        asked().and_then(text).or_else(|| answered().and_then(text))
+    }
+
+    fn push(&self, matters: bool) -> Result<Action, &'static str> {
         let request = self.request.as_ref();
         let response = self
             .response
             .as_ref()
             .and_then(|response| response.image.as_ref());
-        let asked_manifest = request.and_then(|request| request.image_manifest.as_deref());
-        let manifest = asked_manifest.map(Cow::Borrowed).or_else(|| {
-            let answered = response?.image_manifest?;
-            serde_json::from_str(answered.get()).ok().map(Cow::Owned)
-        });
-        let manifest = manifest.as_deref();
         let asked = RawImageId {
             image_digest: request.and_then(|request| request.image_digest.clone()),
             image_tag: request.and_then(|request| request.image_tag.clone()),
@@ -108,7 +119,6 @@ impl Parts<'_> {
             None => None,
         };
         let asked = asked.parse();
-        let hash = manifest.map(Digest::of_manifest);
         let stated = answered
             .as_ref()
             .and_then(|id| id.digest.clone())
@@ -116,6 +126,13 @@ impl Parts<'_> {
         let tag = answered
             .and_then(|id| id.tag)
             .or_else(|| asked.and_then(|id| id.tag));
+        let manifest = if matters || stated.is_none() {
+            self.manifest()
+        } else {
+            None
+        };
+        let manifest = manifest.as_deref();
+        let hash = manifest.map(Digest::of_manifest);
         let digest_matches = stated
             .as_ref()
             .zip(hash.as_ref())
@@ -142,32 +159,24 @@ impl Parts<'_> {
             .lifecycle_event_image_actions
             .as_deref()
             .unwrap_or_default();
-        actions
-            .iter()
-            .map(|action| {
-                let rule = rules
-                    .iter()
-                    .find(|rule| rule.rule_priority == action.rule_priority);
-                let image = &action.lifecycle_event_image;
-                let digest = Digest::parse(&image.digest)
-                    .map_err(|_| "serviceEventDetails.lifecycleEventImageActions")?;
-                let tags = image.tag_list.iter().flatten();
-                Ok(LifecycleAction {
-                    digest,
-                    tags: tags
-                        .filter(|tag| !tag.is_empty() && tag.len() <= MAX_NAME)
-                        .map(|tag| tag.as_ref().into())
-                        .collect(),
-                    effect: rule.map_or(Effect::Expire, PolicyRule::effect),
-                    rule: LifecycleRule {
-                        priority: action.rule_priority,
-                        description: rule
-                            .and_then(|rule| rule.description.as_deref())
-                            .filter(|text| !text.is_empty())
-                            .map(|text| text[..text.floor_char_boundary(MAX_DESCRIPTION)].into()),
-                    },
-                })
-            })
+        let of_priority = |priority| rules.iter().find(|rule| rule.rule_priority == priority);
+        let taken = actions.iter().map(|action| {
+            let rule = of_priority(action.rule_priority);
+            let effect = rule.map_or(Effect::Expire, PolicyRule::effect);
+            action
+                .lifecycle_event_image
+                .action(effect, action.rule_priority, rule)
+                .ok_or("serviceEventDetails.lifecycleEventImageActions")
+        });
+        let failures = details.failures();
+        let kept = failures.iter().filter_map(|failure| {
+            (failure.failure_code.as_deref() == Some(REFERENCED)).then_some(())?;
+            let rule = of_priority(failure.rule_priority);
+            let image = &failure.lifecycle_event_image;
+            image.action(Effect::Kept, failure.rule_priority, rule)
+        });
+        taken
+            .chain(kept.map(Ok))
             .collect::<Result<_, _>>()
             .map(Action::LifecycleRun)
     }
@@ -178,10 +187,14 @@ impl Parts<'_> {
         let mut requested = self.requested_ids()?;
         let response = self.response.as_ref();
         let failures = response.and_then(|response| response.failures.as_deref());
+        let mut refused = Vec::new();
         for failure in failures.unwrap_or_default() {
             let Some(failed) = failure.image_id.as_ref().and_then(RawImageId::parse) else {
                 continue;
             };
+            if failure.failure_code.as_deref() == Some(REFERENCED) {
+                refused.extend(failed.digest.clone());
+            }
             let named_by = |id: &ImageId| {
                 (id.digest.is_none() || id.digest == failed.digest)
                     && (id.tag.is_none() || id.tag == failed.tag)
@@ -221,9 +234,19 @@ impl Parts<'_> {
                 requested,
                 named,
                 tags,
+                refused: false,
             }
         });
-        Ok(Action::Delete(deleted.collect()))
+        let refused = refused.into_iter().map(|digest| DeletedImage {
+            requested: ImageId {
+                digest: Some(digest),
+                tag: None,
+            },
+            named: None,
+            tags: Vec::new(),
+            refused: true,
+        });
+        Ok(Action::Delete(deleted.chain(refused).collect()))
     }
 
     fn storage_class(&self) -> Result<Action, &'static str> {
@@ -246,6 +269,33 @@ impl Parts<'_> {
             image.digest = image.digest.or(answered.digest);
         }
         Ok(Action::SetStorageClass { image, class })
+    }
+}
+
+impl LifecycleImage<'_> {
+    /// What the rule of this priority did with the image; none without a digest.
+    fn action(
+        &self,
+        effect: Effect,
+        priority: i64,
+        rule: Option<&PolicyRule<'_>>,
+    ) -> Option<LifecycleAction> {
+        let tags = self.tag_list.iter().flatten();
+        Some(LifecycleAction {
+            digest: Digest::parse(&self.digest).ok()?,
+            tags: tags
+                .filter(|tag| !tag.is_empty() && tag.len() <= MAX_NAME)
+                .map(|tag| tag.as_ref().into())
+                .collect(),
+            effect,
+            rule: LifecycleRule {
+                priority,
+                description: rule
+                    .and_then(|rule| rule.description.as_deref())
+                    .filter(|text| !text.is_empty())
+                    .map(|text| text[..text.floor_char_boundary(MAX_DESCRIPTION)].into()),
+            },
+        })
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<Repository>,
     /// Who called; of events that nothing is judged by, nobody.
-    pub caller: Caller,
+    pub caller: Arc<Caller>,
     /// Whether the call was allowed.
     pub outcome: Outcome,
     /// CloudTrail left out a part of the record for its size.
@@ -177,7 +177,8 @@ pub enum Action {
     Pull(Vec<ImageId>),
     /// A lifecycle run, or the part of it that this record holds.
     LifecycleRun(Vec<LifecycleAction>),
-    /// Images or tags removed; what the answer lists under `failures` is not among them.
+    /// Images or tags removed. Of what the answer lists under `failures` only images that it shows
+    /// to be there are among them, as refused.
     Delete(Vec<DeletedImage>),
     /// The repository, with every image and tag in it.
     DeleteRepository,
@@ -192,7 +193,7 @@ pub enum Action {
     Appeared(ImageId),
 }
 
-/// One image that a lifecycle rule acted on.
+/// One image that a lifecycle rule acted on, or was kept from acting on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LifecycleAction {
     /// The image's digest.
@@ -213,6 +214,8 @@ pub enum Effect {
     Expire,
     /// `transition`: the image is moved to archive storage.
     Archive,
+    /// Nothing: an index that is there lists the image, so it is there, too.
+    Kept,
 }
 
 /// A lifecycle rule as findings name it.
@@ -224,7 +227,7 @@ pub struct LifecycleRule {
     pub description: Option<Arc<str>>,
 }
 
-/// One identifier that a `BatchDeleteImage` took away.
+/// One identifier that a `BatchDeleteImage` took away, or was refused to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeletedImage {
     /// As the request names it.
@@ -235,6 +238,9 @@ pub struct DeletedImage {
     /// For a request by digest: the tags that went with it, from the answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Arc<str>>,
+    /// Nothing was taken away: an index that is there lists this digest, so it is there, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refused: bool,
 }
 
 /// `targetStorageClass`.

@@ -26,6 +26,16 @@ impl Digest {
     /// # Errors
     /// [`InvalidDigest`] for any other text.
     pub fn parse(text: &str) -> Result<Self, InvalidDigest> {
+        if Self::is_valid(text) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidDigest)
+        }
+    }
+
+    /// Whether [`Self::parse`] takes this text.
+    #[must_use]
+    pub fn is_valid(text: &str) -> bool {
         // Of nearly all, and without a branch for each byte.
         if let Some(hex) = text.strip_prefix("sha256:")
             && let Ok(hex) = <&[u8; 64]>::try_from(hex.as_bytes())
@@ -33,19 +43,17 @@ impl Digest {
                 all & matches!(byte, b'0'..=b'9' | b'a'..=b'f')
             })
         {
-            return Ok(Self(text.into()));
+            return true;
         }
-        let (algorithm, encoded) = text.split_once(':').ok_or(InvalidDigest)?;
+        let Some((algorithm, encoded)) = text.split_once(':') else {
+            return false;
+        };
         let of_algorithm = |b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'+' | b'.' | b'_' | b'-');
         let of_encoded =
             |b| matches!(b, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'=' | b'_' | b'-');
         let algorithm_ok = !algorithm.is_empty() && algorithm.bytes().all(of_algorithm);
         let encoded_ok = !encoded.is_empty() && encoded.bytes().all(of_encoded);
-        if text.len() <= Self::MAX_LEN && algorithm_ok && encoded_ok {
-            Ok(Self(text.into()))
-        } else {
-            Err(InvalidDigest)
-        }
+        text.len() <= Self::MAX_LEN && algorithm_ok && encoded_ok
     }
 
     /// The digest of a manifest's text: `sha256:` and 64 hex digits.
@@ -121,6 +129,49 @@ pub struct Repository {
 impl fmt::Display for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.account, self.region, self.name)
+    }
+}
+
+/// A repository's names within other text: what a [`Repository`] is looked up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RepositoryRef<'a> {
+    /// As [`Repository::account`].
+    pub account: &'a str,
+    /// As [`Repository::region`].
+    pub region: &'a str,
+    /// As [`Repository::name`].
+    pub name: &'a str,
+}
+
+impl<'a> RepositoryRef<'a> {
+    /// The repository that an ARN names.
+    pub(super) fn of_arn(arn: &'a str) -> Option<Self> {
+        // Quicker than to search for so short a part.
+        let part = |text: &'a str| text.split_at_checked(text.bytes().position(|b| b == b':')?);
+        let (scheme, rest) = part(arn)?;
+        let (_partition, rest) = part(rest.get(1..)?)?;
+        let (service, rest) = part(rest.get(1..)?)?;
+        let (region, rest) = part(rest.get(1..)?)?;
+        let (account, rest) = part(rest.get(1..)?)?;
+        let name = rest.get(1..)?.strip_prefix("repository/")?;
+        let account_ok = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+        let named = !region.is_empty() && account_ok && !name.is_empty();
+        (scheme == "arn" && service == "ecr" && named).then_some(Self {
+            account,
+            region,
+            name,
+        })
+    }
+}
+
+impl hashbrown::Equivalent<Repository> for RepositoryRef<'_> {
+    fn equivalent(&self, repository: &Repository) -> bool {
+        let Repository {
+            account,
+            region,
+            name,
+        } = repository;
+        *self.name == **name && *self.account == **account && *self.region == **region
     }
 }
 

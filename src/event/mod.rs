@@ -23,8 +23,9 @@ pub use facts::{
     Action, DeletedImage, Effect, Event, EventName, LifecycleAction, LifecycleRule, Outcome, Pull,
     StorageClass,
 };
-pub use image::{Digest, ImageId, InvalidDigest, Platform, Reference, Repository};
+pub use image::{Digest, ImageId, InvalidDigest, Platform, Reference, Repository, RepositoryRef};
 pub use manifest::{Child, Manifest};
 pub use notice::notice;
 pub use principal::{Caller, Principal, is_instance_id};
+pub(crate) use record::EVENT_SOURCE;
 pub use record::{Counted, DecodeError, Decoder, decode};

@@ -13,7 +13,6 @@ use super::{
     facts::{Action, Event, EventName, Outcome},
     image::{Digest, ImageId, Repository},
     lenient,
-    principal::Caller,
     record::{DecodeError, parse_time},
     wire::MAX_NAME,
 };
@@ -154,7 +153,7 @@ pub fn notice(text: &[u8]) -> Result<Option<Event>, DecodeError> {
         }),
         account,
         region,
-        caller: Caller::default(),
+        caller: Arc::default(),
         outcome: Outcome::Allowed,
         omitted: false,
         action: Action::Appeared(ImageId {

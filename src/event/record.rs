@@ -1,21 +1,22 @@
 //! One CloudTrail record of ECR: its text → [`Event`].
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use jiff::{Timestamp, civil, tz};
+use serde::Deserialize;
 
 use super::{
     action::Parts,
     facts::{Action, Event, EventName, Outcome},
-    image::Repository,
+    image::{Repository, RepositoryRef},
     lately::Lately,
     principal::{Caller, UserIdentity},
     skim::{Skimmed, Skimmer},
-    wire::{MAX_NAME, Record, Request, Resource, is_omitted, part},
+    wire::{MAX_NAME, Record, Resource, is_stand_in},
 };
 
 /// `eventSource` of the records that this project reads. ECR Public's is another one.
-pub(super) const EVENT_SOURCE: &str = "ecr.amazonaws.com";
+pub(crate) const EVENT_SOURCE: &str = "ecr.amazonaws.com";
 
 /// Why a record is no [`Event`].
 #[derive(Debug, thiserror::Error)]
@@ -36,27 +37,12 @@ pub enum DecodeError {
     },
 }
 
-/// The repository that an ARN names.
-fn repository_arn(arn: &str) -> Option<Repository> {
-    let mut parts = arn.splitn(6, ':');
-    let (scheme, _partition, service) = (parts.next()?, parts.next()?, parts.next()?);
-    let (region, account) = (parts.next()?, parts.next()?);
-    let name = parts.next()?.strip_prefix("repository/")?;
-    let account_ok = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
-    (scheme == "arn" && service == "ecr" && !region.is_empty() && account_ok && !name.is_empty())
-        .then(|| Repository {
-            account: account.into(),
-            region: region.into(),
-            name: name.into(),
-        })
-}
-
-/// The first repository among a record's `resources`; those of unexpected shape are as good as none.
-fn resource(text: &str) -> Option<Repository> {
+/// The first ARN of a repository among a record's `resources`; those of unexpected shape are as
+/// good as none.
+pub(super) fn repository_arn(text: &str) -> Option<Cow<'_, str>> {
     let resources: Vec<Resource<'_>> = serde_json::from_str(text).ok()?;
-    resources
-        .iter()
-        .find_map(|resource| repository_arn(resource.arn.as_deref()?))
+    let mut arns = resources.into_iter().filter_map(|resource| resource.arn);
+    arns.find(|arn| RepositoryRef::of_arn(arn).is_some())
 }
 
 pub(super) fn parse_time(text: &str) -> Option<Timestamp> {
@@ -115,13 +101,12 @@ pub fn decode(text: &[u8]) -> Result<Event, DecodeError> {
 /// Reads records of ECR, and remembers what many of them have in common: who called, and where.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    skimmer: Skimmer<Caller>,
-    callers: Lately<Caller, 256>,
-    resources: Lately<Option<Repository>, 1024>,
-    texts: Lately<Arc<str>, 256>,
+    skimmer: Skimmer<Arc<Caller>>,
+    callers: Lately<Arc<Caller>, 256>,
+    texts: Lately<Arc<str>, 1024>,
 }
 
-/// A record that nothing is judged by: all that is said of it is that there was one.
+/// All that is said of a record by which nothing is judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counted<'a> {
     /// As [`Event::id`].
@@ -131,25 +116,43 @@ pub struct Counted<'a> {
     /// As [`Event::time`].
     pub time: Timestamp,
     /// As [`Event::account`].
-    pub account: Arc<str>,
+    pub account: &'a str,
     /// As [`Event::region`].
-    pub region: Arc<str>,
+    pub region: &'a str,
     /// As [`Event::omitted`].
     pub omitted: bool,
+    /// Who called, of a pull that was allowed or denied.
+    pub puller: Option<Arc<Caller>>,
 }
 
-/// What every event has, and where the rest of it is.
-struct Head<'r, 'a> {
+impl<'a> From<&'a Event> for Counted<'a> {
+    fn from(event: &'a Event) -> Self {
+        let is_pull = matches!(event.action, Action::Pull(_));
+        Self {
+            id: &event.id,
+            shared_id: event.shared_id.as_deref(),
+            time: event.time,
+            account: &event.account,
+            region: &event.region,
+            omitted: event.omitted,
+            puller: is_pull.then(|| event.caller.clone()),
+        }
+    }
+}
+
+/// What every event has.
+struct Head<'r> {
     name: EventName,
     id: &'r str,
     time: Timestamp,
     outcome: Outcome,
     judged: bool,
-    resource: Option<Repository>,
-    parts: Parts<'a>,
     omitted: bool,
-    account: Arc<str>,
-    region: Arc<str>,
+    /// The registry's account and region.
+    account: &'r str,
+    region: &'r str,
+    /// The repository, where the record names one.
+    repository: Option<RepositoryRef<'r>>,
 }
 
 impl Decoder {
@@ -158,26 +161,38 @@ impl Decoder {
     /// # Errors
     /// Those of [`decode`].
     pub fn decode(&mut self, text: &[u8]) -> Result<Event, DecodeError> {
-        let (record, read) = self.members(text)?;
-        let head = self.head(&record, read.request)?;
-        self.event(&record, head, read.opening)
+        let mut read = Skimmed::default();
+        self.read(text, &mut read)?;
+        let name = read.record.name()?;
+        read.fill(name)?;
+        self.event(&read, &Head::of(&read, name)?)
     }
 
-    /// Reads one record, as [`decode`] does; of one that nothing is judged by only what `count` is
-    /// given, and then there is no event.
+    /// Reads one record, as [`decode`] does, if something may be judged by it: by its name, and
+    /// because its repository `matters`. Of any other only what `count` is given, and then there is
+    /// no event.
     ///
     /// # Errors
-    /// Those of [`decode`].
+    /// Those of [`decode`], whether it matters or not.
     pub fn decode_judged(
         &mut self,
         text: &[u8],
+        matters: impl FnOnce(&RepositoryRef<'_>) -> bool,
         count: impl FnOnce(Counted<'_>),
     ) -> Result<Option<Event>, DecodeError> {
-        let (record, read) = self.members(text)?;
-        let head = self.head(&record, read.request)?;
-        if head.judged || record.addendum.is_some() {
-            return self.event(&record, head, read.opening).map(Some);
+        let mut read = Skimmed::default();
+        self.read(text, &mut read)?;
+        let name = read.record.name()?;
+        read.fill(name)?;
+        let head = Head::of(&read, name)?;
+        let record = &read.record;
+        // A correction has to stand for another record in any case.
+        let corrects = record.addendum.is_some();
+        let here = || head.repository.as_ref().is_none_or(matters);
+        if corrects || head.judged && here() {
+            return self.event(&read, &head).map(Some);
         }
+        let is_pull = head.judged && matches!(head.action(&read.parts, false)?, Action::Pull(_));
         count(Counted {
             id: head.id,
             shared_id: identifier(record.shared_event_id.as_deref()),
@@ -185,44 +200,87 @@ impl Decoder {
             account: head.account,
             region: head.region,
             omitted: head.omitted,
+            puller: is_pull.then(|| self.caller(record.user_identity, read.opening)),
         });
         Ok(None)
     }
 
-    /// A record's members, and what was read of them besides.
-    fn members<'a>(&mut self, text: &'a [u8]) -> Result<(Record<'a>, Besides<'a>), DecodeError> {
+    /// A record's members, and what is read of them besides.
+    fn read<'a>(&mut self, text: &'a [u8], read: &mut Skimmed<'a>) -> Result<(), DecodeError> {
         // Looking at all bytes once is faster than at each text; what is not UTF-8 may still hold
         // only texts that nobody reads.
-        let record = match std::str::from_utf8(text) {
-            Ok(text) => match self.skimmer.skim(text) {
-                Some(Skimmed {
-                    record,
-                    opening,
-                    request,
-                }) => return Ok((record, Besides { opening, request })),
-                None => serde_json::from_str(text)?,
-            },
+        let record = match simdutf8::basic::from_utf8(text) {
+            Ok(text) if self.skimmer.skim(text, read).is_some() => return Ok(()),
+            Ok(text) => serde_json::from_str(text)?,
             Err(_) => serde_json::from_slice(text)?,
         };
-        Ok((record, Besides::default()))
+        *read = Skimmed {
+            record,
+            stand_in: true,
+            ..Skimmed::default()
+        };
+        Ok(())
     }
 
-    fn head<'r, 'a>(
-        &mut self,
-        record: &'r Record<'a>,
-        request: Option<Request<'a>>,
-    ) -> Result<Head<'r, 'a>, DecodeError> {
-        if record.event_source.as_deref() != Some(EVENT_SOURCE) {
-            return Err(DecodeError::OtherService);
+    fn event(&mut self, read: &Skimmed<'_>, head: &Head<'_>) -> Result<Event, DecodeError> {
+        let record = &read.record;
+        let action = if head.judged {
+            head.action(&read.parts, true)?
+        } else {
+            Action::None
+        };
+        if head.repository.is_none() && action != Action::None {
+            return Err(head.missing("requestParameters.repositoryName"));
         }
-        let name: EventName = record
-            .event_name
-            .as_deref()
-            .and_then(|name| name.parse().ok())
-            .ok_or(DecodeError::Field {
-                event: EventName::Other,
-                field: "eventName",
-            })?;
+        let id: Arc<str> = head.id.into();
+        Ok(Event {
+            replaces: replaces(record, &id),
+            shared_id: identifier(record.shared_event_id.as_deref()).map(Into::into),
+            id,
+            time: head.time,
+            name: head.name,
+            account: self.text(head.account),
+            region: self.text(head.region),
+            repository: head.repository.map(|repository| Repository {
+                account: self.text(repository.account),
+                region: self.text(repository.region),
+                name: self.text(repository.name),
+            }),
+            caller: if head.judged {
+                self.caller(record.user_identity, read.opening)
+            } else {
+                Arc::default()
+            },
+            outcome: head.outcome,
+            omitted: head.omitted,
+            action,
+        })
+    }
+
+    /// Who called, by an identity that is part of this opening if there is one.
+    fn caller(&mut self, identity: Option<&str>, opening: Option<usize>) -> Arc<Caller> {
+        let caller = |identity: &str| Arc::new(caller(identity));
+        let Some(identity) = identity else {
+            return Arc::new(UserIdentity::default().caller());
+        };
+        let known = opening.and_then(|opening| self.skimmer.value(opening));
+        match known {
+            Some(known) => known.get_or_insert_with(|| caller(identity)).clone(),
+            None => self.callers.get(identity, caller),
+        }
+    }
+
+    /// One of the texts that most records have.
+    fn text(&mut self, text: &str) -> Arc<str> {
+        self.texts.get(text, |text| text.into())
+    }
+}
+
+impl<'r> Head<'r> {
+    fn of(read: &'r Skimmed<'_>, name: EventName) -> Result<Self, DecodeError> {
+        let Skimmed {
+            record, parts, arn, ..
+        } = read;
         let missing = |field| DecodeError::Field { event: name, field };
         let id = identifier(record.event_id.as_deref()).ok_or_else(|| missing("eventID"))?;
         let time = record
@@ -231,147 +289,140 @@ impl Decoder {
             .and_then(parse_time)
             .ok_or_else(|| missing("eventTime"))?;
 
-        let outcome = outcome(record.error_code.as_deref());
-        // Insights and network activity events carry the same names, and mean something else.
-        let category = record.event_category.as_deref();
-        let judged = EventName::JUDGED.contains(&name)
-            && category.is_none_or(|category| category == "Management");
-        let resource = record
-            .resources
-            .and_then(|text| self.resources.get(text, resource));
-        let (parts, omitted) = if judged {
-            parts(record, request, outcome == Outcome::Allowed)?
-        } else {
-            outline(record, resource.is_none())
-        };
-        let (account, region) = self
-            .registry(record, &parts, resource.as_ref())
-            .map_err(missing)?;
-        Ok(Head {
-            name,
-            id,
-            time,
-            outcome,
-            judged,
-            resource,
-            parts,
-            omitted,
-            account,
-            region,
-        })
-    }
-
-    fn event(
-        &mut self,
-        record: &Record<'_>,
-        head: Head<'_, '_>,
-        opening: Option<usize>,
-    ) -> Result<Event, DecodeError> {
-        let Head {
-            name,
-            id,
-            time,
-            outcome,
-            judged,
-            resource,
-            parts,
-            omitted,
-            account,
-            region,
-        } = head;
-        let missing = |field| DecodeError::Field { event: name, field };
-        let repository = self.repository(&parts, resource, (&account, &region));
-        let action = if judged {
-            parts.action(name, outcome, omitted).map_err(missing)?
-        } else {
-            Action::None
-        };
-        if repository.is_none() && action != Action::None {
-            return Err(missing("requestParameters.repositoryName"));
-        }
-        let id: Arc<str> = id.into();
-        Ok(Event {
-            replaces: replaces(record, &id),
-            shared_id: identifier(record.shared_event_id.as_deref()).map(Into::into),
-            id,
-            time,
-            name,
-            account,
-            region,
-            repository,
-            caller: match record.user_identity.filter(|_| judged) {
-                Some(identity) => self.caller(identity, opening),
-                None if judged => UserIdentity::default().caller(),
-                None => Caller::default(),
-            },
-            outcome,
-            omitted,
-            action,
-        })
-    }
-
-    /// Who called, by an identity that is part of this opening if there is one.
-    fn caller(&mut self, identity: &str, opening: Option<usize>) -> Caller {
-        let known = opening.and_then(|opening| self.skimmer.value(opening));
-        match known {
-            Some(known) => known.get_or_insert_with(|| caller(identity)).clone(),
-            None => self.callers.get(identity, caller),
-        }
-    }
-
-    /// The registry's account and region. The owner is the resource's, else the one that the
-    /// request names, else who got the record.
-    fn registry(
-        &mut self,
-        record: &Record<'_>,
-        parts: &Parts<'_>,
-        resource: Option<&Repository>,
-    ) -> Result<(Arc<str>, Arc<str>), &'static str> {
+        // The owner is the resource's, else the one that the request names, else who got the record.
+        let resource = arn.as_ref().and_then(Option::as_deref);
+        let resource = resource.and_then(RepositoryRef::of_arn);
         let short = |text: &&str| !text.is_empty() && text.len() <= 64;
-        if let Some(Repository {
-            account, region, ..
-        }) = resource
-        {
-            Some(&**region).filter(short).ok_or("awsRegion")?;
-            return Ok((account.clone(), region.clone()));
-        }
-        let region = record.aws_region.as_deref().filter(short);
-        let region = region.ok_or("awsRegion")?;
-        let request = parts.request.as_ref();
-        let account = request
-            .and_then(|request| request.registry_id.as_deref().filter(short))
-            .or(record.recipient_account_id.as_deref())
-            .filter(short)
-            .ok_or("recipientAccountId")?;
-        Ok((self.text(account), self.text(region)))
-    }
+        let region = match resource {
+            Some(resource) => Some(resource.region),
+            None => record.aws_region.as_deref(),
+        };
+        let region = region.filter(short).ok_or_else(|| missing("awsRegion"))?;
+        let account = match (resource, &parts.request) {
+            (Some(resource), _) => Some(resource.account),
+            (None, Some(request)) => request.registry_id.as_deref().filter(short),
+            (None, None) => None,
+        };
+        let account = account
+            .or_else(|| record.recipient_account_id.as_deref().filter(short))
+            .ok_or_else(|| missing("recipientAccountId"))?;
 
-    /// The repository, where the record names one.
-    fn repository(
-        &mut self,
-        parts: &Parts<'_>,
-        resource: Option<Repository>,
-        (account, region): (&Arc<str>, &Arc<str>),
-    ) -> Option<Repository> {
-        let fits = |name: &&str| !name.is_empty() && name.len() <= MAX_NAME;
-        let named = parts.repository_name();
-        if let Some(resource) = resource
-            && named.is_none_or(|name| name == &*resource.name)
-        {
-            return Some(resource).filter(|resource| fits(&&*resource.name));
-        }
-        let name = named.filter(fits)?;
-        Some(Repository {
-            account: account.clone(),
-            region: region.clone(),
-            name: self.text(name),
+        let repository = match (resource, parts.repository_name()) {
+            (Some(resource), None) => Some(resource),
+            (Some(resource), Some(name)) if resource.name == name => Some(resource),
+            (_, Some(name)) => Some(RepositoryRef {
+                account,
+                region,
+                name,
+            }),
+            (None, None) => None,
+        };
+        let fits = |name: &str| !name.is_empty() && name.len() <= MAX_NAME;
+        Ok(Self {
+            name,
+            id,
+            time,
+            outcome: record.outcome(),
+            judged: record.is_judged(name),
+            omitted: read.omitted,
+            account,
+            region,
+            repository: repository.filter(|repository| fits(repository.name)),
         })
     }
 
-    /// One of the texts that most records have.
-    fn text(&mut self, text: &str) -> Arc<str> {
-        self.texts.get(text, |text| text.into())
+    fn action(&self, parts: &Parts<'_>, matters: bool) -> Result<Action, DecodeError> {
+        parts
+            .action(self.name, self.outcome, self.omitted, matters)
+            .map_err(|field| self.missing(field))
     }
+
+    fn missing(&self, field: &'static str) -> DecodeError {
+        DecodeError::Field {
+            event: self.name,
+            field,
+        }
+    }
+}
+
+impl Record<'_> {
+    /// The event's name, of a record of ECR.
+    fn name(&self) -> Result<EventName, DecodeError> {
+        if self.event_source.as_deref() != Some(EVENT_SOURCE) {
+            return Err(DecodeError::OtherService);
+        }
+        let name = self.event_name.as_deref();
+        name.and_then(|name| name.parse().ok())
+            .ok_or(DecodeError::Field {
+                event: EventName::Other,
+                field: "eventName",
+            })
+    }
+
+    /// Whether something may be judged by it.
+    fn is_judged(&self, name: EventName) -> bool {
+        // Insights and network activity events carry the same names, and mean something else.
+        let category = self.event_category.as_deref();
+        EventName::JUDGED.contains(&name)
+            && category.is_none_or(|category| category == "Management")
+    }
+
+    fn outcome(&self) -> Outcome {
+        outcome(self.error_code.as_deref())
+    }
+}
+
+impl<'a> Skimmed<'a> {
+    /// Reads what was not read yet of the record's variable parts, as far as it is needed, and
+    /// whether CloudTrail left out one of them. Where nothing is judged by it, a part of unexpected
+    /// shape is as good as none.
+    fn fill(&mut self, name: EventName) -> Result<(), DecodeError> {
+        let Self {
+            record,
+            parts,
+            arn,
+            stand_in,
+            omitted,
+            ..
+        } = self;
+        let arn = arn.get_or_insert_with(|| repository_arn(record.resources?));
+        let wanted = [
+            record.request_parameters,
+            record.response_elements,
+            record.service_event_details,
+        ];
+        if *stand_in {
+            *omitted = wanted.into_iter().flatten().any(is_stand_in);
+        }
+        let [request, response, details] =
+            wanted.map(|raw| raw.filter(|raw| !*omitted || !is_stand_in(raw)));
+        if record.is_judged(name) {
+            let strict = record.outcome() == Outcome::Allowed;
+            fill(&mut parts.request, request, strict)?;
+            fill(&mut parts.response, response, strict)?;
+            fill(&mut parts.details, details, strict)?;
+        } else if arn.is_none() {
+            // Only the request names the registry.
+            fill(&mut parts.request, request, false)?;
+        }
+        Ok(())
+    }
+}
+
+fn fill<'a, T: Deserialize<'a>>(
+    part: &mut Option<T>,
+    raw: Option<&'a str>,
+    strict: bool,
+) -> serde_json::Result<()> {
+    let Some(raw) = raw.filter(|_| part.is_none()) else {
+        return Ok(());
+    };
+    match serde_json::from_str(raw) {
+        Ok(read) => *part = Some(read),
+        Err(error) if strict => return Err(error),
+        Err(_) => {}
+    }
+    Ok(())
 }
 
 /// An `eventID` or `sharedEventID`: UUIDs, but not everywhere.
@@ -387,61 +438,10 @@ fn replaces(record: &Record<'_>, id: &Arc<str>) -> Option<Arc<str>> {
     corrects.then(|| original().unwrap_or_else(|| id.clone()))
 }
 
-/// The record's variable parts, and whether CloudTrail left out one of them. Where nothing is
-/// judged by them, a part of unexpected shape is as good as none. The request may have been read.
-fn parts<'a>(
-    record: &Record<'a>,
-    request: Option<Request<'a>>,
-    strict: bool,
-) -> Result<(Parts<'a>, bool), DecodeError> {
-    fn lenient<T>(
-        part: serde_json::Result<Option<T>>,
-        strict: bool,
-    ) -> serde_json::Result<Option<T>> {
-        if strict {
-            part
-        } else {
-            Ok(part.ok().flatten())
-        }
-    }
-    let mut omitted = false;
-    let parts = Parts {
-        request: match request {
-            Some(request) => Some(request),
-            None => lenient(part(record.request_parameters, &mut omitted), strict)?,
-        },
-        response: lenient(part(record.response_elements, &mut omitted), strict)?,
-        details: lenient(part(record.service_event_details, &mut omitted), strict)?,
-    };
-    Ok((parts, omitted))
-}
-
-/// The parts of a record that nothing is judged by, most of all there are: whether CloudTrail left
-/// out one of them, and the request where only that names the registry.
-fn outline<'a>(record: &Record<'a>, wants_registry: bool) -> (Parts<'a>, bool) {
-    let mut omitted = is_omitted(record.response_elements)
-        || is_omitted(record.service_event_details)
-        || is_omitted(record.request_parameters);
-    let request = wants_registry.then(|| part(record.request_parameters, &mut omitted));
-    let request = request.and_then(|request| request.ok().flatten());
-    let parts = Parts {
-        request,
-        ..Parts::default()
-    };
-    (parts, omitted)
-}
-
 /// Who called; an identity of unexpected shape is as good as none.
 fn caller(identity: &str) -> Caller {
     let identity = serde_json::from_str::<UserIdentity<'_>>(identity);
     identity.unwrap_or_default().caller()
-}
-
-/// What was read of a record along with its members.
-#[derive(Default)]
-struct Besides<'a> {
-    opening: Option<usize>,
-    request: Option<Request<'a>>,
 }
 
 #[cfg(test)]

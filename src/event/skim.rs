@@ -7,13 +7,14 @@
 //! left to that ([`skim`] gives nothing).
 
 mod opening;
-mod pull;
+mod parts;
 mod quotes;
 
 use std::borrow::Cow;
 
-use super::wire::{Record, Request};
+use super::{action::Parts, wire::Record};
 use opening::{Opening, Openings};
+use parts::{Place, Reader};
 use quotes::{Found, Quotes};
 
 /// Objects and arrays within each other are walked to this depth.
@@ -37,18 +38,25 @@ impl<T> Default for Skimmer<T> {
 }
 
 /// What was skimmed of a record.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Skimmed<'a> {
     pub(super) record: Record<'a>,
     /// Where a value can be kept for all records that begin like this one, up to its identity.
     pub(super) opening: Option<usize>,
-    /// The request, of a pull that is written as most are.
-    pub(super) request: Option<Request<'a>>,
+    /// The request of a pull or push, and the response of a push, where it is written as most are.
+    pub(super) parts: Parts<'a>,
+    /// The first ARN of a repository among the resources, if there is one; none where they are not
+    /// written as most are.
+    pub(super) arn: Option<Option<Cow<'a, str>>>,
+    /// Whether a part of the record may stand in for one that CloudTrail left out.
+    pub(super) stand_in: bool,
+    /// CloudTrail left out a part of the record; not told by skimming.
+    pub(super) omitted: bool,
 }
 
 impl<T> Skimmer<T> {
-    /// A record's members, if it is written as most are.
-    pub(super) fn skim<'a>(&mut self, text: &'a str) -> Option<Skimmed<'a>> {
+    /// Reads a record's members into `skimmed`, which holds nothing, if it is written as most are.
+    pub(super) fn skim<'a>(&mut self, text: &'a str, skimmed: &mut Skimmed<'a>) -> Option<()> {
         let known = self.openings.find(text);
         let begin = known.map_or(0, |(_, opening)| opening.length());
         let Found { places, escapes } = self.quotes.find(text.as_bytes(), begin)?;
@@ -60,9 +68,12 @@ impl<T> Skimmer<T> {
             text,
             escapes,
             seen: 0,
-            record: Record::default(),
+            record: &mut skimmed.record,
             identity: None,
+            resources: None,
             request: None,
+            response: None,
+            stand_in: false,
         };
         let mut at = if let Some((_, opening)) = known {
             members.begin(opening)?;
@@ -79,22 +90,31 @@ impl<T> Skimmer<T> {
             }
         }
         let Members {
-            record,
             identity,
+            resources,
             request,
+            response,
+            stand_in,
             ..
         } = members;
-        let request = request.filter(|_| record.event_name.as_deref() == Some("BatchGetImage"));
-        let request = request.and_then(|(places, at)| pull::request(text, places, at, escapes));
-        let opening = match (known.map(|(slot, _)| slot), identity) {
+        let name = skimmed.record.event_name.as_deref();
+        let is_push = name == Some("PutImage");
+        if let Some(place) = request.filter(|_| is_push || name == Some("BatchGetImage")) {
+            skimmed.parts.request = Reader::new(text, place, escapes).request(place.at);
+        }
+        if let Some(place) = response.filter(|_| is_push) {
+            skimmed.parts.response = Reader::new(text, place, escapes).response(place.at);
+        }
+        skimmed.arn = match resources {
+            Some(place) => Reader::new(text, place, escapes).repository_arn(place.at),
+            None => Some(None),
+        };
+        skimmed.stand_in = stand_in;
+        skimmed.opening = match (known.map(|(slot, _)| slot), identity) {
             (None, Some(identity)) => self.openings.add(text, identity),
             (slot, _) => slot,
         };
-        Some(Skimmed {
-            record,
-            opening,
-            request,
-        })
+        Some(())
     }
 
     /// The value of an opening, if one was put there.
@@ -114,12 +134,21 @@ struct Walk<'t, 'q> {
 impl<'q> Walk<'_, 'q> {
     /// A member of the record itself.
     #[inline]
-    fn member<'a>(&mut self, key: usize, members: &mut Members<'a, 'q>) -> Option<usize> {
+    fn member<'a>(&mut self, key: usize, members: &mut Members<'a, '_, 'q>) -> Option<usize> {
         let colon = self.string(key)?;
         self.expect(colon, b':')?;
-        let places = self.places;
-        let end = self.value(colon + 1, MAX_DEPTH)?;
-        members.add(key..colon, colon + 1..end, places)?;
+        let at = colon + 1;
+        let quotes = self.places;
+        let name = self.text.get(key..colon)?;
+        let end = if Members::is_part(name) && self.text.get(at) == Some(&b'{') {
+            let escapes = members.escapes;
+            self.object(at + 1, MAX_DEPTH - 1, &mut |key: &[u8]| {
+                members.stand_in |= key == b"\"omitted\"" || escapes && key.contains(&b'\\');
+            })?
+        } else {
+            self.value(at, MAX_DEPTH)?
+        };
+        members.add(key..colon, at..end, Place { at, quotes })?;
         Some(end)
     }
 
@@ -139,7 +168,7 @@ impl<'q> Walk<'_, 'q> {
     fn value(&mut self, at: usize, depth: u32) -> Option<usize> {
         match self.text.get(at)? {
             b'"' => self.string(at),
-            b'{' => self.object(at + 1, depth.checked_sub(1)?),
+            b'{' => self.object(at + 1, depth.checked_sub(1)?, &mut |_| ()),
             b'[' => self.array(at + 1, depth.checked_sub(1)?),
             b't' => self.word(at, b"true"),
             b'f' => self.word(at, b"false"),
@@ -149,13 +178,20 @@ impl<'q> Walk<'_, 'q> {
         }
     }
 
-    /// Behind the opening bracket.
-    fn object(&mut self, mut at: usize, depth: u32) -> Option<usize> {
+    /// Behind the opening bracket; `member` is shown every key, with its quotes.
+    fn object(
+        &mut self,
+        mut at: usize,
+        depth: u32,
+        member: &mut impl FnMut(&[u8]),
+    ) -> Option<usize> {
         if *self.text.get(at)? == b'}' {
             return Some(at + 1);
         }
         loop {
-            at = self.string(at)?;
+            let key = at;
+            at = self.string(key)?;
+            member(self.text.get(key..at)?);
             self.expect(at, b':')?;
             at = self.value(at + 1, depth)?;
             match self.text.get(at)? {
@@ -199,23 +235,26 @@ impl<'q> Walk<'_, 'q> {
 }
 
 /// The members found so far.
-struct Members<'a, 'q> {
+struct Members<'a, 'r, 'q> {
     text: &'a str,
     /// Whether there is a backslash anywhere.
     escapes: bool,
     /// Which fields were there, a bit for each.
     seen: u32,
-    record: Record<'a>,
+    record: &'r mut Record<'a>,
     /// Where the identity is, if nothing that is read stands before it.
     identity: Option<Span>,
-    /// Where the request is, and the quotes from there on.
-    request: Option<(&'q [u32], usize)>,
+    resources: Option<Place<'q>>,
+    request: Option<Place<'q>>,
+    response: Option<Place<'q>>,
+    /// A part has the key of what stands in for one that was left out, or may have.
+    stand_in: bool,
 }
 
 /// A place in the text.
 type Span = std::ops::Range<usize>;
 
-impl<'a, 'q> Members<'a, 'q> {
+impl<'a, 'q> Members<'a, '_, 'q> {
     /// Takes those of a beginning that was seen before.
     fn begin(&mut self, opening: &Opening) -> Option<()> {
         first(&mut self.seen, IDENTITY)?;
@@ -223,9 +262,16 @@ impl<'a, 'q> Members<'a, 'q> {
         Some(())
     }
 
-    /// Takes a member, and the quotes from its value on; nothing where a full parse would have
-    /// more to say.
-    fn add(&mut self, key: Span, value: Span, places: &'q [u32]) -> Option<()> {
+    /// Whether this key, with its quotes, is that of a part that CloudTrail may leave out.
+    fn is_part(key: &[u8]) -> bool {
+        matches!(
+            key,
+            b"\"requestParameters\"" | b"\"responseElements\"" | b"\"serviceEventDetails\""
+        )
+    }
+
+    /// Takes a member, and where its value is; nothing where a full parse would have more to say.
+    fn add(&mut self, key: Span, value: Span, place: Place<'q>) -> Option<()> {
         let span = value.clone();
         let value = self.text.get(value)?;
         let key = self.text.get(key)?;
@@ -245,7 +291,7 @@ impl<'a, 'q> Members<'a, 'q> {
             *field = (value != "null").then_some(value);
             Some(())
         };
-        let (seen, record) = (&mut self.seen, &mut self.record);
+        let (seen, record) = (&mut self.seen, &mut *self.record);
         match key {
             "\"eventID\"" => string(seen, &mut record.event_id, 0),
             "\"sharedEventID\"" => string(seen, &mut record.shared_event_id, 1),
@@ -262,12 +308,18 @@ impl<'a, 'q> Members<'a, 'q> {
                 }
                 raw(seen, &mut record.user_identity, IDENTITY)
             }
-            "\"resources\"" => raw(seen, &mut record.resources, 10),
+            "\"resources\"" => {
+                self.resources = (value != "null").then_some(place);
+                raw(seen, &mut record.resources, 10)
+            }
             "\"requestParameters\"" => {
-                self.request = Some((places, span.start));
+                self.request = Some(place);
                 raw(seen, &mut record.request_parameters, 11)
             }
-            "\"responseElements\"" => raw(seen, &mut record.response_elements, 12),
+            "\"responseElements\"" => {
+                self.response = Some(place);
+                raw(seen, &mut record.response_elements, 12)
+            }
             "\"serviceEventDetails\"" => raw(seen, &mut record.service_event_details, 13),
             // Rare, and more than a text.
             "\"addendum\"" => None,

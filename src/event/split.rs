@@ -78,7 +78,8 @@ struct Element {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Other,
-    /// The text ended where it would have been told: the element has to be looked at again.
+    /// The text ended where it would have been told, or is damaged there: the element has to be
+    /// looked at again.
     Unsure,
     Ecr,
 }
@@ -97,7 +98,10 @@ pub enum Step {
     More(usize),
     /// The array ended; the position is behind its bracket.
     End(usize),
-    /// An element is no object, or no comma stands where one must.
+    /// An element begins at this position that is no object. Where it ends is found otherwise, and
+    /// then [`Records::pass_over`] takes note of it.
+    Other(usize),
+    /// No comma stands where one must.
     Malformed,
     /// The first element is no CloudTrail record.
     Strange,
@@ -118,6 +122,12 @@ impl Records {
     /// Elements that have ended.
     pub const fn count(&self) -> u64 {
         self.count
+    }
+
+    /// The element of a [`Step::Other`] has ended.
+    pub const fn pass_over(&mut self) {
+        self.count += 1;
+        self.expected = Expected::CommaOrEnd;
     }
 
     /// Goes through a piece, which begins where the last one's [`Step::More`] said.
@@ -262,7 +272,8 @@ impl Records {
                     return Err(Step::End(at + 1));
                 }
                 (b' ' | b'\t' | b'\n' | b'\r', _) => {}
-                _ => return Err(Step::Malformed),
+                (_, Expected::Element | Expected::ElementOrEnd) => return Err(Step::Other(at)),
+                (_, Expected::CommaOrEnd) => return Err(Step::Malformed),
             }
             at += 1;
         }
@@ -292,35 +303,53 @@ impl Element {
             let place = marks.trailing_zeros() as usize;
             marks &= marks - 1;
             let (before, value) = text.split_at(text.len().min(from + place));
-            if block.depth_at(place, depth) == 1
-                && ends_with_key(before.get(at..).unwrap_or_default())
-            {
-                if value.starts_with(QUOTED_SOURCE) {
-                    self.source = Source::Ecr;
-                } else if QUOTED_SOURCE.starts_with(value) && self.source == Source::Other {
+            if block.depth_at(place, depth) != 1 {
+                continue;
+            }
+            let whole = value.starts_with(QUOTED_SOURCE);
+            if !whole && !QUOTED_SOURCE.starts_with(value) {
+                continue;
+            }
+            match named_by(before.get(at..).unwrap_or_default()) {
+                Source::Ecr if whole => self.source = Source::Ecr,
+                Source::Ecr | Source::Unsure if self.source == Source::Other => {
                     self.source = Source::Unsure;
                 }
+                Source::Ecr | Source::Unsure | Source::Other => {}
             }
         }
     }
 }
 
-/// Whether this text, up to a value, ends with `"eventSource":`.
-fn ends_with_key(text: &[u8]) -> bool {
-    let key = text
-        .trim_ascii_end()
-        .strip_suffix(b":")
-        .and_then(|text| text.trim_ascii_end().strip_suffix(b"\"eventSource\""));
-    // An escaped quote belongs to a longer key.
-    key.is_some_and(|before| !before.ends_with(b"\\"))
+/// What the text before a quoted source makes of it: the value of `eventSource`, something else, or
+/// neither, in a damaged record.
+fn named_by(before: &[u8]) -> Source {
+    let before = before.trim_ascii_end();
+    let Some(key) = before.strip_suffix(b":").map(<[u8]>::trim_ascii_end) else {
+        // An element, or itself a key.
+        let plain = matches!(before.last(), Some(b'[' | b'{' | b','));
+        return if plain { Source::Other } else { Source::Unsure };
+    };
+    match key.strip_suffix(b"\"eventSource\"") {
+        // An escaped quote belongs to a longer key.
+        Some(before) if !before.ends_with(b"\\") => Source::Ecr,
+        _ if key.ends_with(b"\"") => Source::Other,
+        _ => Source::Unsure,
+    }
 }
 
-/// Whether the source is the value of an `eventSource` of the record itself, without escapes.
+/// Whether the source is the value of an `eventSource` of the record itself, without escapes; or
+/// whether that may be, in a record that is no valid JSON.
 fn names_source(record: &[u8]) -> bool {
-    SOURCE_FINDER.find_iter(record).any(|place| {
+    let mut unsure = false;
+    let named = SOURCE_FINDER.find_iter(record).any(|place| {
         let before = record.get(..place).unwrap_or_default();
-        ends_with_key(before) && depth_behind(before) == 1
-    })
+        let named = named_by(before);
+        let counts = named != Source::Other && depth_behind(before) == 1;
+        unsure |= counts && named == Source::Unsure;
+        counts && named == Source::Ecr
+    });
+    named || unsure && serde_json::from_slice::<IgnoredAny>(record).is_err()
 }
 
 /// How many braces are open at the end of this text, which begins with one.

@@ -102,13 +102,14 @@ pub(super) struct Request<'a> {
     pub(super) image_tag: Option<Cow<'a, str>>,
     #[serde(borrow, deserialize_with = "lenient::string")]
     pub(super) image_digest: Option<Cow<'a, str>>,
-    #[serde(borrow, deserialize_with = "lenient::string")]
-    pub(super) image_manifest: Option<Cow<'a, str>>,
+    /// A JSON string, as it is written: the longest part of a record, and read only where needed.
+    #[serde(borrow, deserialize_with = "raw")]
+    pub(super) image_manifest: Option<&'a str>,
     #[serde(borrow, deserialize_with = "lenient::string")]
     pub(super) target_storage_class: Option<Cow<'a, str>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Response<'a> {
     #[serde(borrow)]
@@ -121,24 +122,30 @@ pub(super) struct Response<'a> {
     pub(super) failures: Option<Vec<Failure<'a>>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct ResponseImage<'a> {
     #[serde(borrow, deserialize_with = "lenient::string")]
     pub(super) repository_name: Option<Cow<'a, str>>,
-    /// The request's text again, and the longest part of the record: read only where it is needed.
-    #[serde(borrow)]
-    pub(super) image_manifest: Option<&'a RawValue>,
+    /// The request's text again, as it is written.
+    #[serde(borrow, deserialize_with = "raw")]
+    pub(super) image_manifest: Option<&'a str>,
     #[serde(borrow)]
     pub(super) image_id: Option<RawImageId<'a>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Failure<'a> {
     #[serde(borrow, default)]
     pub(super) image_id: Option<RawImageId<'a>>,
+    #[serde(borrow, default, deserialize_with = "lenient::text")]
+    pub(super) failure_code: Option<Cow<'a, str>>,
 }
+
+/// `failureCode` of an image that was not removed because an index lists it: of all codes the one
+/// that shows the image to be there.
+pub(super) const REFERENCED: &str = "ImageReferencedByManifestList";
 
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -149,7 +156,7 @@ pub(super) struct RawImageId<'a> {
     pub(super) image_tag: Option<Cow<'a, str>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct ServiceDetails<'a> {
     #[serde(borrow, deserialize_with = "lenient::string")]
@@ -158,16 +165,33 @@ pub(super) struct ServiceDetails<'a> {
     pub(super) lifecycle_event_policy: Option<LifecyclePolicy<'a>>,
     #[serde(borrow)]
     pub(super) lifecycle_event_image_actions: Option<Vec<ImageAction<'a>>>,
+    /// Nothing is judged by them alone, so those of unexpected shape are as good as none.
+    #[serde(borrow)]
+    pub(super) lifecycle_event_failure_details: Option<&'a RawValue>,
 }
 
-#[derive(Default, Deserialize)]
+impl ServiceDetails<'_> {
+    /// The images that a rule was kept from removing, as far as that can be read.
+    pub(super) fn failures(&self) -> Vec<ActionFailure<'_>> {
+        let raw = self
+            .lifecycle_event_failure_details
+            .map_or("null", RawValue::get);
+        let failures: Option<Vec<&RawValue>> = serde_json::from_str(raw).unwrap_or_default();
+        let failures = failures.into_iter().flatten();
+        failures
+            .filter_map(|failure| serde_json::from_str(failure.get()).ok())
+            .collect()
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct LifecyclePolicy<'a> {
     #[serde(borrow)]
     pub(super) lifecycle_event_rules: Option<Vec<PolicyRule<'a>>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PolicyRule<'a> {
     pub(super) rule_priority: i64,
@@ -177,7 +201,7 @@ pub(super) struct PolicyRule<'a> {
     pub(super) action: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ImageAction<'a> {
     #[serde(borrow)]
@@ -185,7 +209,17 @@ pub(super) struct ImageAction<'a> {
     pub(super) rule_priority: i64,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ActionFailure<'a> {
+    #[serde(borrow)]
+    pub(super) lifecycle_event_image: LifecycleImage<'a>,
+    pub(super) rule_priority: i64,
+    #[serde(borrow, default, deserialize_with = "lenient::text")]
+    pub(super) failure_code: Option<Cow<'a, str>>,
+}
+
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LifecycleImage<'a> {
     #[serde(borrow)]
@@ -201,27 +235,8 @@ struct Omitted {
     omitted: bool,
 }
 
-/// A part of the record that CloudTrail may have left out.
-pub(super) fn part<'a, T: Deserialize<'a> + Default>(
-    raw: Option<&'a str>,
-    omitted: &mut bool,
-) -> Result<Option<T>, serde_json::Error> {
-    let Some(raw) = raw else {
-        return Ok(None);
-    };
-    if is_stand_in(raw) {
-        *omitted = true;
-        return Ok(None);
-    }
-    serde_json::from_str(raw).map(Some)
-}
-
-/// Whether CloudTrail left out this part of the record.
-pub(super) fn is_omitted(raw: Option<&str>) -> bool {
-    raw.is_some_and(is_stand_in)
-}
-
-fn is_stand_in(raw: &str) -> bool {
+/// Whether a part of the record stands in for one that CloudTrail left out.
+pub(super) fn is_stand_in(raw: &str) -> bool {
     static OMITTED: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("omitted"));
     // Only a short object can be the stand-in, and only that is worth a second look.
     raw.len() < 4096
@@ -235,15 +250,25 @@ pub(super) const MAX_NAME: usize = 300;
 impl RawImageId<'_> {
     /// `None` when the identifier is empty or one of its parts is malformed.
     pub(super) fn parse(&self) -> Option<ImageId> {
+        let (digest, tag) = self.parts()?;
+        Some(ImageId {
+            digest: digest.map(Digest::parse).transpose().ok()?,
+            tag: tag.map(Into::into),
+        })
+    }
+
+    /// Whether [`Self::parse`] gives anything.
+    pub(super) fn is_valid(&self) -> bool {
+        self.parts()
+            .is_some_and(|(digest, _)| digest.is_none_or(Digest::is_valid))
+    }
+
+    /// Digest and tag, of which there is one at least.
+    fn parts(&self) -> Option<(Option<&str>, Option<&str>)> {
         let present = |text: &&str| !text.is_empty();
-        let digest = match self.image_digest.as_deref().filter(present) {
-            Some(text) => Some(Digest::parse(text).ok()?),
-            None => None,
-        };
-        let tag = match self.image_tag.as_deref().filter(present) {
-            Some(tag) if tag.len() > MAX_NAME => return None,
-            tag => tag.map(Into::into),
-        };
-        (digest.is_some() || tag.is_some()).then_some(ImageId { digest, tag })
+        let digest = self.image_digest.as_deref().filter(present);
+        let tag = self.image_tag.as_deref().filter(present);
+        let fits = tag.is_none_or(|tag| tag.len() <= MAX_NAME);
+        (fits && (digest.is_some() || tag.is_some())).then_some((digest, tag))
     }
 }

@@ -184,7 +184,7 @@ impl Ids {
                     continue;
                 }
                 if let Some(id) = known.callers.get(caller) {
-                    self.callers.insert(caller.clone(), *id);
+                    self.callers.insert(Caller::clone(caller), *id);
                     continue;
                 }
                 let principal = &caller.principal;

@@ -50,7 +50,7 @@ impl From<&str> for Input {
     }
 }
 
-/// The text of one record of ECR, and where it stands.
+/// The text of one record of ECR, or of an `EventBridge` event, and where it stands.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
     /// The file; `-` for standard input.
@@ -66,6 +66,10 @@ pub struct Record<'a> {
 pub trait Sink: Send {
     /// Takes one record.
     fn record(&mut self, record: Record<'_>);
+    /// Takes an `EventBridge` event that carries no record, such as ECR's own: it counts as skipped.
+    fn notice(&mut self, event: Record<'_>) {
+        let _ = event;
+    }
 }
 
 impl<F: FnMut(Record<'_>) + Send> Sink for F {

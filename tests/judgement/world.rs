@@ -287,7 +287,7 @@ impl World {
                         id: event.id.clone(),
                         time: event.time,
                         images: images.clone().into(),
-                        caller: Arc::new(event.caller.clone()),
+                        caller: event.caller.clone(),
                         denied: event.outcome == ecr_audit::event::Outcome::Denied,
                     });
                 }

@@ -6,6 +6,8 @@ use std::hash::{DefaultHasher, Hasher};
 const SHARD_BITS: u32 = 6;
 /// Slots that a shard starts with.
 const FIRST_SLOTS: usize = 16;
+/// Slots of a shard that are few: 1 MiB in all shards together.
+const FEW_SLOTS: usize = 2048;
 
 /// Fingerprints of the texts seen so far, 10 to 13 bytes each.
 ///
@@ -96,9 +98,11 @@ fn folded(a: u64, b: u64) -> u64 {
 
 impl Shard {
     fn insert(&mut self, fingerprint: u64) -> bool {
-        // At most 85 % full, and a third larger when it grows.
+        // At most 85 % full, and a third larger when it grows; twice while that is little.
         if (self.used + 1) * 20 > self.slots.len() * 17 {
-            let larger = (self.slots.len() + self.slots.len() / 3).max(FIRST_SLOTS);
+            let slots = self.slots.len();
+            let more = if slots < FEW_SLOTS { slots } else { slots / 3 };
+            let larger = (slots + more).max(FIRST_SLOTS);
             let old = std::mem::replace(&mut self.slots, vec![0; larger]);
             for fingerprint in old.into_iter().filter(|slot| *slot != 0) {
                 let free = self.find(fingerprint);

@@ -26,26 +26,39 @@ pub(super) struct Spans {
 }
 
 impl Spans {
-    pub(super) fn add(&mut self, account: &Arc<str>, region: &Arc<str>, time: Timestamp) {
+    pub(super) fn add(&mut self, account: &str, region: &str, time: Timestamp) {
+        let one = Span {
+            first: time,
+            last: time,
+            records: 1,
+        };
+        self.join(account, region, one);
+    }
+
+    /// Adds those of another.
+    pub(super) fn merge(&mut self, other: Self) {
+        for (account, region, span) in other.iter() {
+            self.join(account, region, span.clone());
+        }
+    }
+
+    fn join(&mut self, account: &str, region: &str, more: Span) {
         let number = match &self.current {
-            Some((a, r, number)) if a == account && r == region => *number,
+            Some((a, r, number)) if **a == *account && **r == *region => *number,
             _ => {
-                let place = (account.clone(), region.clone());
-                let number = *self.numbers.entry(place).or_insert(self.by_number.len());
-                self.current = Some((account.clone(), region.clone(), number));
+                let place: (Arc<str>, Arc<str>) = (account.into(), region.into());
+                let next = self.by_number.len();
+                let number = *self.numbers.entry(place.clone()).or_insert(next);
+                self.current = Some((place.0, place.1, number));
                 number
             }
         };
         if let Some(span) = self.by_number.get_mut(number) {
-            span.first = span.first.min(time);
-            span.last = span.last.max(time);
-            span.records += 1;
+            span.first = span.first.min(more.first);
+            span.last = span.last.max(more.last);
+            span.records += more.records;
         } else {
-            self.by_number.push(Span {
-                first: time,
-                last: time,
-                records: 1,
-            });
+            self.by_number.push(more);
         }
     }
 

@@ -8,8 +8,11 @@ use serde_json::Value;
 
 use crate::event::{
     Action, Counted, Decoder, decode,
-    wire::{Record, Request},
+    record::repository_arn,
+    wire::{Record, Request, Response, is_stand_in},
 };
+
+use super::Skimmed;
 
 type Skimmer = super::Skimmer<()>;
 
@@ -38,22 +41,47 @@ fn parsed(text: &str) -> Option<Record<'_>> {
     serde_json::from_str(text).ok()
 }
 
+fn skimmed<'a>(memory: &mut Skimmer, text: &'a str) -> Option<Skimmed<'a>> {
+    let mut skimmed = Skimmed::default();
+    memory.skim(text, &mut skimmed)?;
+    Some(skimmed)
+}
+
 fn agrees(text: &str, memory: &mut Skimmer) -> bool {
-    let Some(skimmed) = memory.skim(text) else {
+    let Some(skimmed) = skimmed(memory, text) else {
         return false;
     };
     let record = Some(skimmed.record);
     assert_eq!(record, parsed(text), "{text}");
-    if let Some(request) = skimmed.request {
-        let raw = record.and_then(|record| record.request_parameters);
-        let parsed: Request<'_> = serde_json::from_str(raw.unwrap()).unwrap();
-        assert_eq!(request, parsed, "{text}");
+    let record = record.unwrap();
+    if let Some(arn) = skimmed.arn {
+        let parsed = record.resources.and_then(repository_arn);
+        assert_eq!(arn, parsed, "{text}");
     }
+    let parts = [
+        record.request_parameters,
+        record.response_elements,
+        record.service_event_details,
+    ];
+    if let Some(request) = skimmed.parts.request {
+        let parsed: Request<'_> = serde_json::from_str(parts[0].unwrap()).unwrap();
+        assert_eq!(request, parsed, "{text}");
+        assert!(!is_stand_in(parts[0].unwrap()), "{text}");
+    }
+    if let Some(response) = skimmed.parts.response {
+        let parsed: Response<'_> = serde_json::from_str(parts[1].unwrap()).unwrap();
+        assert_eq!(response, parsed, "{text}");
+        assert!(!is_stand_in(parts[1].unwrap()), "{text}");
+    }
+    assert!(
+        skimmed.stand_in || !parts.into_iter().flatten().any(is_stand_in),
+        "{text}"
+    );
     true
 }
 
 #[test]
-fn the_request_of_a_pull_is_read_where_it_is_written_as_most_are() {
+fn request_and_response_are_read_where_they_are_written_as_most_are() {
     let record = |request: &str| {
         format!(r#"{{"eventName":"BatchGetImage","a":"\\","requestParameters":{request}}}"#)
     };
@@ -61,10 +89,76 @@ fn the_request_of_a_pull_is_read_where_it_is_written_as_most_are() {
     for request in [
         r#"{"registryId":"1","imageIds":[{"imageTag":"a"},{"imageDigest":"b","x":[1]},{}]}"#,
         r#"{"repositoryName":"a/b","imageIds":[],"acceptedMediaTypes":["x","y"]}"#,
+        r#"{"imageTag":"a","imageDigest":"b","imageManifest":"{\n \"a\":\u00e9}"}"#,
         "{}",
     ] {
         let text = record(request);
-        assert!(memory.skim(&text).unwrap().request.is_some(), "{text}");
+        for text in [text.replace("BatchGetImage", "PutImage"), text] {
+            assert!(
+                skimmed(&mut memory, &text).unwrap().parts.request.is_some(),
+                "{text}"
+            );
+            assert!(agrees(&text, &mut memory));
+        }
+        let other = text_of_another_call(&record(request));
+        assert!(
+            skimmed(&mut memory, &other)
+                .unwrap()
+                .parts
+                .request
+                .is_none(),
+            "{other}"
+        );
+    }
+    let answered = |response: &str| {
+        format!(r#"{{"responseElements":{response},"a":"\\","eventName":"PutImage"}}"#)
+    };
+    for response in [
+        r#"{"image":{"repositoryName":"a","imageManifest":"\"","imageId":{"imageDigest":"b","x":1}}}"#,
+        r#"{"image":{"imageId":{"imageTag":"c","imageDigest":"b"},"registryId":1}}"#,
+        "{}",
+    ] {
+        let text = answered(response);
+        assert!(
+            skimmed(&mut memory, &text)
+                .unwrap()
+                .parts
+                .response
+                .is_some(),
+            "{text}"
+        );
+        assert!(agrees(&text, &mut memory));
+        let other = text_of_another_call(&text);
+        assert!(
+            skimmed(&mut memory, &other)
+                .unwrap()
+                .parts
+                .response
+                .is_none(),
+            "{other}"
+        );
+    }
+    for response in [
+        "null",
+        r#"{"image":null}"#,
+        r#"{"image":{"imageId":null}}"#,
+        r#"{"image":{"imageManifest":1}}"#,
+        r#"{"image":{"imageId":{"imageTag":"\u0061"}}}"#,
+        r#"{"image":{"repositoryName":"a","repositoryName":"a"}}"#,
+        r#"{"imageId":{}}"#,
+        r#"{"failures":[]}"#,
+        r#"{"omitted":true}"#,
+        r#"{"\u006fmitted":"true"}"#,
+    ] {
+        let text = answered(response);
+        assert!(
+            skimmed(&mut memory, &text)
+                .unwrap()
+                .parts
+                .response
+                .is_none(),
+            "{text}"
+        );
         assert!(agrees(&text, &mut memory));
     }
     for request in [
@@ -75,6 +169,7 @@ fn the_request_of_a_pull_is_read_where_it_is_written_as_most_are() {
         r#"{"imageIds":[["a","b"]]}"#,
         r#"{"imageIds":[{"imageTag":5}]}"#,
         r#"{"imageIds":[{"imageTag":"a","imageTag":"a"}]}"#,
+        r#"{"imageManifest":null}"#,
         r#"{"imageIds":[{"imageTag":"\u0061"}]}"#,
         r#"{"imageIds":[],"imageIds":[]}"#,
         r#"{"registryId":1}"#,
@@ -83,7 +178,75 @@ fn the_request_of_a_pull_is_read_where_it_is_written_as_most_are() {
         r#"{"\u006fmitted":true}"#,
     ] {
         let text = record(request);
-        assert!(memory.skim(&text).unwrap().request.is_none(), "{text}");
+        assert!(
+            skimmed(&mut memory, &text).unwrap().parts.request.is_none(),
+            "{text}"
+        );
+    }
+}
+
+fn text_of_another_call(record: &str) -> String {
+    let name = record.replace("BatchGetImage", "BatchDeleteImage");
+    name.replace("PutImage", "BatchDeleteImage")
+}
+
+#[test]
+fn the_repository_of_the_resources_is_the_first_that_is_one() {
+    let arn = r#""arn:aws:ecr:us-east-1:111122223333:repository/a""#;
+    let record = |resources: &str| format!(r#"{{"a":"\\\\","resources":{resources}}}"#);
+    let mut memory = Skimmer::default();
+    for (resources, found) in [
+        ("null".to_owned(), false),
+        ("[]".to_owned(), false),
+        (format!(r#"[{{"accountId":"1","ARN":{arn}}}]"#), true),
+        (
+            format!(r#"[{{"type":[1],"ARN":"arn:aws:s3:::x"}},{{"arn":{arn}}}]"#),
+            true,
+        ),
+        (r#"[{"ARN":"x"},{}]"#.to_owned(), false),
+    ] {
+        let text = record(&resources);
+        let read = skimmed(&mut memory, &text).unwrap().arn.unwrap();
+        assert_eq!(read.is_some(), found, "{text}");
+        assert!(agrees(&text, &mut memory));
+    }
+    for resources in [
+        "{}".to_owned(),
+        "[null]".to_owned(),
+        r#"[{"ARN":null}]"#.to_owned(),
+        format!(r#"[{{"ARN":{arn},"arn":{arn}}}]"#),
+        r#"[{"ARN":"arn:aws:ecr:us-east-1:111122223333:repository\/a"}]"#.to_owned(),
+    ] {
+        let text = record(&resources);
+        assert!(skimmed(&mut memory, &text).unwrap().arn.is_none(), "{text}");
+        assert!(agrees(&text, &mut memory));
+    }
+}
+
+#[test]
+fn what_stands_in_for_a_part_is_seen_by_its_own_keys() {
+    let mut memory = Skimmer::default();
+    for (part, expected) in [
+        (
+            r#""requestParameters":{"omitted":true,"originalSize":1}"#,
+            true,
+        ),
+        (
+            r#""serviceEventDetails":{"reason":"a","omitted":"true"}"#,
+            true,
+        ),
+        (r#""responseElements":{"\u006fmitted":"true"}"#, true),
+        (r#""responseElements":{"a":{"omitted":true}}"#, false),
+        (r#""responseElements":{"a":"omitted"}"#, false),
+        (r#""x":{"omitted":true}"#, false),
+    ] {
+        let text = format!(r#"{{"eventName":"a",{part}}}"#);
+        assert_eq!(
+            skimmed(&mut memory, &text).unwrap().stand_in,
+            expected,
+            "{text}"
+        );
+        assert!(agrees(&text, &mut memory));
     }
 }
 
@@ -97,7 +260,7 @@ fn a_beginning_is_taken_as_known_only_if_it_is_the_same_to_the_last_byte() {
     let known = record(&identity("a"), r#","eventID":"1"}"#);
     assert!(agrees(&known, &mut memory) && agrees(&known, &mut memory));
     assert!(agrees(&known, &mut memory));
-    assert!(memory.skim(&known).unwrap().opening.is_some());
+    assert!(skimmed(&mut memory, &known).unwrap().opening.is_some());
     assert!(agrees(&record(&identity("b"), "}"), &mut memory));
     assert!(agrees(&known, &mut memory));
     for rest in [
@@ -266,26 +429,23 @@ proptest! {
             for text in [changed(&record, &[]), changed(&record, &changes)] {
                 let (one, other) = (decoder.decode(&text), decode(&text));
                 prop_assert_eq!(format!("{one:?}"), format!("{other:?}"));
-                let mut counted = None;
-                let judged = decoder.decode_judged(&text, |record| {
-                    counted = Some(format!("{record:?}"));
-                });
-                if let Some(counted) = counted {
-                    prop_assert!(matches!(judged, Ok(None)));
-                    let event = other.unwrap();
-                    prop_assert!(event.replaces.is_none());
-                    prop_assert!(event.action == Action::None);
-                    let of_event = Counted {
-                        id: &event.id,
-                        shared_id: event.shared_id.as_deref(),
-                        time: event.time,
-                        account: event.account.clone(),
-                        region: event.region.clone(),
-                        omitted: event.omitted,
-                    };
-                    prop_assert_eq!(counted, format!("{of_event:?}"));
-                } else {
-                    prop_assert_eq!(format!("{judged:?}"), format!("{:?}", other.map(Some)));
+                for matters in [true, false] {
+                    let mut counted = None;
+                    let judged = decoder.decode_judged(&text, |_| matters, |record| {
+                        counted = Some(format!("{record:?}"));
+                    });
+                    if let Some(counted) = counted {
+                        prop_assert!(matches!(judged, Ok(None)));
+                        let event = other.as_ref().unwrap();
+                        prop_assert!(event.replaces.is_none());
+                        prop_assert!(event.action == Action::None || !matters);
+                        prop_assert_eq!(counted, format!("{:?}", Counted::from(event)));
+                    } else {
+                        prop_assert_eq!(
+                            format!("{judged:?}"),
+                            format!("{:?}", other.as_ref().map(Some))
+                        );
+                    }
                 }
             }
         }

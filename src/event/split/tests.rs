@@ -40,6 +40,7 @@ fn split(text: &[u8], piece: usize) -> (Records, Step, Gathered) {
                 }
             }
             Step::End(position) => return (records, Step::End(from + position), gathered),
+            Step::Other(position) => return (records, Step::Other(from + position), gathered),
             step => return (records, step, gathered),
         }
     }

@@ -6,14 +6,17 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use super::{
     fault::Fault,
     window::{MAX_RECORD, Window},
 };
-use crate::event::split::{self, Elements, Records, Step, ValueEnd};
+use crate::event::{
+    EVENT_SOURCE,
+    split::{self, Elements, Records, Step, ValueEnd},
+};
 
 /// Arrays within arrays are read to this depth; no tool writes even one.
 const MAX_LEVEL: usize = 4;
@@ -28,6 +31,8 @@ pub(super) trait Found {
     fn ecr(&mut self, index: u64, text: &[u8]);
     /// A document that is known and no record.
     fn skipped(&mut self);
+    /// An `EventBridge` event that carries no record.
+    fn notice(&mut self, index: u64, text: &[u8]);
     /// Something that could not be read; what follows it is read.
     fn fault(&mut self, index: Option<u64>, fault: Fault);
 }
@@ -50,6 +55,8 @@ struct Keys {
     detail_type: Option<(usize, usize)>,
     detail: Option<(usize, usize)>,
     trail_event: Option<(usize, usize)>,
+    /// What `lookup-events` says of that one's source.
+    trail_source: Option<(usize, usize)>,
     /// `Records` or `Events`, which have been read.
     container: bool,
 }
@@ -213,7 +220,8 @@ impl<'w, 'f, F: Found> Documents<'w, 'f, F> {
         let string = |span| serde_json::from_slice::<Cow<'_, str>>(part(span)?).ok();
         let record: Option<Cow<'_, [u8]>> = if let Some(kind) = string(keys.detail_type) {
             if !kind.ends_with(" via CloudTrail") {
-                return self.found.skipped();
+                let event = text.get(..length).unwrap_or_default();
+                return self.found.notice(self.index, event);
             }
             part(keys.detail).map(Cow::Borrowed)
         } else if keys.trail_event.is_some() {
@@ -225,16 +233,21 @@ impl<'w, 'f, F: Found> Documents<'w, 'f, F> {
         } else {
             None
         };
-        match record {
-            Some(record) if record.trim_ascii_start().starts_with(b"{") => {
-                self.found.records(1);
-                if split::is_ecr(&record) {
-                    self.found.ecr(self.index, &record);
-                }
-                self.index += 1;
-            }
-            _ => self.found.fault(Some(self.index), Fault::NotCloudTrail),
+        let Some(record) = record.filter(|record| record.trim_ascii_start().starts_with(b"{"))
+        else {
+            return self.found.fault(Some(self.index), Fault::NotCloudTrail);
+        };
+        self.found.records(1);
+        // A record within a text may be damaged where its document is not.
+        let stated = string(keys.trail_source).is_some_and(|source| source == EVENT_SOURCE);
+        if stated || split::is_ecr(&record) {
+            self.found.ecr(self.index, &record);
+        } else if keys.trail_event.is_some()
+            && serde_json::from_slice::<IgnoredAny>(&record).is_err()
+        {
+            self.found.fault(Some(self.index), Fault::NotJson);
         }
+        self.index += 1;
     }
 
     /// The elements of a `Records` array.
@@ -255,6 +268,15 @@ impl<'w, 'f, F: Found> Documents<'w, 'f, F> {
                 Step::End(position) => {
                     self.window.consume(position);
                     return Ok(());
+                }
+                Step::Other(position) => {
+                    self.window.consume(position);
+                    let first = self.peek(0)?;
+                    let end = self.value_end(0, first)?;
+                    self.window.consume(end);
+                    self.found.fault(Some(self.index), Fault::NotCloudTrail);
+                    records.pass_over();
+                    continue;
                 }
                 Step::Malformed => return Err(Fault::NotJson),
                 Step::Strange => return Err(Fault::NotCloudTrail),
@@ -379,6 +401,7 @@ enum Name {
     DetailType,
     Detail,
     TrailEvent,
+    TrailSource,
     Other,
 }
 
@@ -408,6 +431,7 @@ impl Name {
             b"detail-type" => Self::DetailType,
             b"detail" => Self::Detail,
             b"CloudTrailEvent" => Self::TrailEvent,
+            b"EventSource" => Self::TrailSource,
             _ => Self::Other,
         }
     }
@@ -422,6 +446,7 @@ impl Keys {
             Name::DetailType => self.detail_type = place,
             Name::Detail => self.detail = place,
             Name::TrailEvent => self.trail_event = place,
+            Name::TrailSource => self.trail_source = place,
             Name::Records | Name::Events | Name::Other => {}
         }
     }

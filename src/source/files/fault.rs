@@ -25,6 +25,8 @@ pub(super) enum Fault {
     TooMuch,
     #[error("became shorter while it was read")]
     Shrank,
+    #[error("neither a file nor a folder")]
+    NoFile,
     #[error("cannot be read: {}", io::Error::from(*.0))]
     Io(io::ErrorKind),
 }
@@ -37,7 +39,9 @@ impl Fault {
 }
 
 impl From<&io::Error> for Fault {
+    /// Readers that know a fault of their own wrap it.
     fn from(error: &io::Error) -> Self {
-        Self::Io(error.kind())
+        let own = error.get_ref().and_then(|inner| inner.downcast_ref());
+        own.copied().unwrap_or_else(|| Self::Io(error.kind()))
     }
 }

@@ -114,6 +114,7 @@ impl Found for OfObject<'_> {
         (self.record)(text);
     }
     fn skipped(&mut self) {}
+    fn notice(&mut self, _: u64, _: &[u8]) {}
     fn fault(&mut self, index: Option<u64>, fault: Fault) {
         match (fault, index) {
             // One record that nobody can read says nothing of the others.

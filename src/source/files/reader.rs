@@ -200,6 +200,14 @@ impl<S: Sink> Found for OfFile<'_, S> {
     fn skipped(&mut self) {
         self.report.skipped += 1;
     }
+    fn notice(&mut self, index: u64, text: &[u8]) {
+        self.skipped();
+        self.sink.notice(Record {
+            path: self.path,
+            index,
+            text,
+        });
+    }
     fn fault(&mut self, index: Option<u64>, fault: Fault) {
         match self.faults.iter_mut().find(|known| known.0 == fault) {
             Some((_, _, count)) => *count += 1,

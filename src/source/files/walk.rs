@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::Input;
+use super::{Input, fault::Fault};
 
 /// The files below all inputs, handed out one by one to whichever thread asks. Nothing is listed
 /// in advance: a bucket's copy may have more names than memory should hold.
@@ -117,7 +117,7 @@ fn kind(entry: &fs::DirEntry, path: &Path) -> io::Result<Kind> {
     } else if kind.is_file() {
         Ok(Kind::File)
     } else {
-        Err(io::Error::other("neither a file nor a folder"))
+        Err(io::Error::other(Fault::NoFile))
     }
 }
 

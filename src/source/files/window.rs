@@ -96,7 +96,7 @@ impl<'f> Window<'f> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    self.fault = Some(fault_of(&error));
+                    self.fault = Some(Fault::from(&error));
                     return false;
                 }
             }
@@ -107,10 +107,4 @@ impl<'f> Window<'f> {
     pub(super) fn fault(&self) -> Option<Fault> {
         self.fault
     }
-}
-
-/// Readers that know a fault of their own wrap it.
-fn fault_of(error: &io::Error) -> Fault {
-    let own = error.get_ref().and_then(|inner| inner.downcast_ref());
-    own.copied().unwrap_or_else(|| Fault::from(error))
 }
