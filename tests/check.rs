@@ -374,6 +374,42 @@ fn a_policy_file_is_refused_with_line_field_and_what_was_expected() {
             "line 8: spec.exceptions[0].until: expected a date",
         ),
         ("spec: [\n", "line 4"),
+        (
+            "spec:\n  exceptions:\n    - {owner: a, reason: b, until: 2027-01-01, types: []}\n",
+            "line 6: spec.exceptions[0].types: expected at least one entry",
+        ),
+        (
+            "spec:\n  images: {registryIDs: []}\n",
+            "line 5: spec.images.registryIDs: expected at least one entry",
+        ),
+        (
+            "spec:\n  workloads:\n    namespaceSelector:\n      matchExpressions:\n        - {key: team, operator: Foo}\n",
+            "line 8: spec.workloads.namespaceSelector.matchExpressions[0].operator: expected In, NotIn",
+        ),
+        (
+            "spec:\n  workloads:\n    namespaceSelector:\n      matchExpressions: [{operator: Exists}]\n",
+            "line 7: spec.workloads.namespaceSelector.matchExpressions[0].key: expected the key",
+        ),
+        (
+            "spec: {workloads: {namespaceSelector: {matchExpressions: [{key: a, operator: In, values: []}]}}}\n",
+            "matchExpressions[0].values: expected at least one value for In",
+        ),
+        (
+            "spec: {workloads: {namespaceSelector: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}}\n",
+            "matchExpressions[0].values: expected no values for Exists",
+        ),
+        (
+            "spec: {workloads: {namespaceSelector: {matchLabels: {'a b!': c}}}}\n",
+            "namespaceSelector.matchLabels.a b!: expected the key of a label",
+        ),
+        (
+            "spec: {workloads: {namespaceSelector: {matchLabels: {Example.com/a: c}}}}\n",
+            "expected the key of a label",
+        ),
+        (
+            "spec: {workloads: {namespaceSelector: {matchLabels: {example.com/a: -c}}}}\n",
+            "expected the value of a label",
+        ),
     ];
     for (rest, expected) in wrong {
         let policy = format!("{head}{rest}");
@@ -480,4 +516,46 @@ fn the_guide_shows_what_the_command_prints() {
             text(&output.stderr)
         );
     }
+}
+
+#[test]
+fn what_ecr_tells_of_an_image_that_came_back_is_evidence_and_counts_as_skipped() {
+    let folder = tempfile::tempdir().expect("folder");
+    let before = report(&run(&story(&["story"], &["--output", "json"])));
+    let findings = before["findings"].as_array().expect("findings");
+    let expired = findings
+        .iter()
+        .find(|finding| finding["type"] == "ImageExpired");
+    let image = &expired.expect("an expired image")["image"];
+    let told = json!({
+        "version": "0", "id": "13cde686-328b-6117-af20-0e5566167482", "source": "aws.ecr",
+        "detail-type": "ECR Replication Action", "account": image["account"],
+        "region": image["region"], "time": "2026-11-21T00:00:00Z", "resources": [],
+        "detail": {"result": "SUCCESS", "action-type": "REPLICATE", "image-tag": "v1",
+                   "repository-name": image["repository"], "image-digest": image["digest"]},
+    });
+    let path = folder.path().join("told.json");
+    fs::write(&path, told.to_string()).expect("file");
+    let path = path.to_str().expect("UTF-8");
+    let after = report(&run(&story(&["story", path], &["--output", "json"])));
+    assert_eq!(after["input"]["skipped"], 1);
+    assert_eq!(after["input"]["ecrRecords"], before["input"]["ecrRecords"]);
+    let state = |report: &Value| {
+        let images = report["images"].as_array().expect("images").iter();
+        let mut states = images.filter(|one| one["digest"] == image["digest"]);
+        states.next().expect("the image")["state"].clone()
+    };
+    assert_eq!(
+        (state(&before), state(&after)),
+        ("Expired".into(), "Present".into())
+    );
+    let types = |report: &Value| report["findings"].to_string();
+    assert!(!types(&after).contains("ImageExpired"));
+    // Before it went, it says nothing.
+    let early = told
+        .to_string()
+        .replace("2026-11-21T00:00:00Z", "2026-11-19T00:00:00Z");
+    fs::write(path, early).expect("file");
+    let after = report(&run(&story(&["story", path], &["--output", "json"])));
+    assert_eq!(after["findings"], before["findings"]);
 }

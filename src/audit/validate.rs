@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use jiff::civil::Date;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
 use super::InvalidPolicy;
-use crate::api::{AssumeRole, EcrAuditPolicySpec, Exception, LookupEvents, Source};
+use crate::api::{AssumeRole, EcrAuditPolicySpec, Exception, LookupEvents, Source, Sqs};
 
 /// Exceptions that a policy may have.
 pub(super) const MAX_EXCEPTIONS: usize = 100;
@@ -22,7 +23,7 @@ fn invalid(field: impl Into<String>, reason: impl Into<String>) -> InvalidPolicy
 pub(super) fn spec(spec: &EcrAuditPolicySpec) -> Checked {
     let EcrAuditPolicySpec {
         sources,
-        workloads: _,
+        workloads,
         images,
         expected_pullers,
         expected_pushers,
@@ -45,9 +46,16 @@ pub(super) fn spec(spec: &EcrAuditPolicySpec) -> Checked {
             check_source(source, &field)?;
         }
     }
+    let selector = workloads
+        .as_ref()
+        .and_then(|workloads| workloads.namespace_selector.as_ref());
+    if let Some(selector) = selector {
+        check_selector(selector, "spec.workloads.namespaceSelector")?;
+    }
     let registry_ids = images
         .as_ref()
         .and_then(|images| images.registry_ids.as_ref());
+    not_empty(registry_ids, "spec.images.registryIDs")?;
     accounts(registry_ids, "spec.images.registryIDs")?;
     if let Some(expected) = expected_pullers {
         patterns(
@@ -102,7 +110,11 @@ fn check_source(source: &Source, field: &str) -> Checked {
             "expected exactly one of lookupEvents, sqs and s3",
         ));
     }
+    not_empty(source_accounts.as_ref(), &format!("{field}.accounts"))?;
     accounts(source_accounts.as_ref(), &format!("{field}.accounts"))?;
+    if let Some(Sqs { buckets, .. }) = sqs {
+        not_empty(buckets.as_ref(), &format!("{field}.sqs.buckets"))?;
+    }
     if let Some(AssumeRole {
         role_arn,
         role_name,
@@ -179,7 +191,7 @@ fn check_exception(exception: &Exception, field: &str) -> Checked {
         owner,
         reason,
         until,
-        types: _,
+        types,
         namespaces,
         repositories,
         principals,
@@ -194,9 +206,111 @@ fn check_exception(exception: &Exception, field: &str) -> Checked {
         return Err(invalid(format!("{field}.reason"), "expected a reason"));
     }
     date(until, &format!("{field}.until"))?;
+    not_empty(types.as_ref(), &format!("{field}.types"))?;
+    for (list, name) in [
+        (namespaces, "namespaces"),
+        (repositories, "repositories"),
+        (principals, "principals"),
+    ] {
+        not_empty(list.as_ref(), &format!("{field}.{name}"))?;
+    }
     patterns(namespaces.as_ref(), &format!("{field}.namespaces"))?;
     patterns(repositories.as_ref(), &format!("{field}.repositories"))?;
     patterns(principals.as_ref(), &format!("{field}.principals"))
+}
+
+/// A selector is no part of the schema: the API server takes any, and whoever uses it has to look.
+fn check_selector(selector: &LabelSelector, field: &str) -> Checked {
+    let LabelSelector {
+        match_expressions,
+        match_labels,
+    } = selector;
+    for (key, value) in match_labels.iter().flatten() {
+        let field = format!("{field}.matchLabels.{key}");
+        label_key(key, &field)?;
+        label_value(value, &field)?;
+    }
+    for (i, requirement) in match_expressions.iter().flatten().enumerate() {
+        let LabelSelectorRequirement {
+            key,
+            operator,
+            values,
+        } = requirement;
+        let field = format!("{field}.matchExpressions[{i}]");
+        label_key(key, &format!("{field}.key"))?;
+        let values = values.as_deref().unwrap_or_default();
+        let wants_values = match operator.as_str() {
+            "In" | "NotIn" => true,
+            "Exists" | "DoesNotExist" => false,
+            _ => {
+                return Err(invalid(
+                    format!("{field}.operator"),
+                    "expected In, NotIn, Exists or DoesNotExist",
+                ));
+            }
+        };
+        if values.is_empty() == wants_values {
+            let reason = if wants_values {
+                format!("expected at least one value for {operator}")
+            } else {
+                format!("expected no values for {operator}")
+            };
+            return Err(invalid(format!("{field}.values"), reason));
+        }
+        for (i, value) in values.iter().enumerate() {
+            label_value(value, &format!("{field}.values[{i}]"))?;
+        }
+    }
+    Ok(())
+}
+
+/// A label's key, with or without a prefix (Kubernetes, "Labels and Selectors").
+fn label_key(key: &str, field: &str) -> Checked {
+    let (prefix, name) = match key.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, key),
+    };
+    let part = |part: &str| {
+        let within = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let edge = |b: Option<u8>| b.is_some_and(|b| within(b) && b != b'-');
+        edge(part.bytes().next()) && edge(part.bytes().last()) && part.bytes().all(within)
+    };
+    let prefix_ok = |prefix: &str| prefix.len() <= 253 && prefix.split('.').all(part);
+    if !name.is_empty() && is_label(name) && prefix.is_none_or(prefix_ok) {
+        return Ok(());
+    }
+    Err(invalid(
+        field,
+        "expected the key of a label, for example team or example.com/team",
+    ))
+}
+
+fn label_value(value: &str, field: &str) -> Checked {
+    if is_label(value) {
+        return Ok(());
+    }
+    let reason = "expected the value of a label: at most 63 letters, digits, '-', '_' and '.', of which \
+         the first and last are letters or digits";
+    Err(invalid(field, reason))
+}
+
+/// A label's value, or the name in its key; it may be empty.
+fn is_label(text: &str) -> bool {
+    let within = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let edge = |b: Option<u8>| b.is_none_or(|b| b.is_ascii_alphanumeric());
+    let (first, last) = (text.bytes().next(), text.bytes().last());
+    text.len() <= 63 && edge(first) && edge(last) && text.bytes().all(within)
+}
+
+/// A list that narrows something: that nothing is meant at all nobody means.
+fn not_empty<T>(list: Option<&Vec<T>>, field: &str) -> Checked {
+    if list.is_some_and(Vec::is_empty) {
+        return Err(invalid(
+            field,
+            "expected at least one entry; leave it out to mean all",
+        ));
+    }
+    Ok(())
 }
 
 /// A day, `YYYY-MM-DD`.

@@ -274,3 +274,45 @@ fn the_oldest_pod_counts_through_the_config_that_it_reports() {
     assert_eq!(world.now, at(10_000));
     assert_eq!(world.verdicts(), ["TagRemoved Unpullable"]);
 }
+
+#[test]
+fn of_children_that_one_run_took_the_same_is_named_whatever_the_order_of_pods() {
+    let run: &[(&Digest, &[&str])] = &[(&digest(&amd()), &[]), (&digest(&arm()), &[])];
+    let mut world = pushed()
+        .pod("web-1", 5, WEB, &digest(&both()))
+        .pod("web-2", 5, WEB, &digest(&both()))
+        .event(lifecycle(20, 1, "expire", run));
+    world.running[1].platform.as_mut().unwrap().architecture = "arm64".into();
+    let first = only(world.findings());
+    assert_eq!(first.containers.len(), 2);
+    world.running.reverse();
+    assert_eq!(only(world.findings()), first);
+}
+
+#[test]
+fn an_image_that_an_index_lists_before_its_first_push_is_older_than_the_evidence() {
+    let untagged = |world: World| {
+        let named = json!({"imageDigest": digest(&amd()).as_str(), "imageTag": "v1"});
+        world
+            .event(push(3, Some("v1"), &amd()))
+            .pod("web-1", 5, WEB, &digest(&amd()))
+            .event(delete(20, json!([by_tag("v1")]), json!([named]), json!([])))
+    };
+    assert_eq!(
+        untagged(World::new()).verdicts(),
+        ["ImageDeleted Unpullable"]
+    );
+    let world = untagged(World::new().event(push(1, None, &both())));
+    assert_eq!(world.verdicts(), ["TagRemoved Unpullable"]);
+    assert_eq!(world.states(), ["Present"]);
+}
+
+#[test]
+fn an_index_that_is_pushed_shows_what_it_lists_to_be_there_again() {
+    let world = pushed()
+        .pod("web-1", 5, WEB, &digest(&amd()))
+        .event(lifecycle(20, 1, "expire", &[(&digest(&amd()), &[])]))
+        .event(push(30, Some("v1"), &both()));
+    assert_eq!(world.verdicts(), [""; 0]);
+    assert_eq!(world.states(), ["Unknown"]);
+}

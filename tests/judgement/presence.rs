@@ -159,3 +159,67 @@ fn the_notice_of_a_push_that_is_in_evidence_changes_nothing() {
     let gone = delete(30, json!([by_digest(&digest(&a()))]), json!([]), json!([]));
     assert_eq!(world.event(gone).states(), ["Deleted"]);
 }
+
+/// A lifecycle run that was kept from removing the image, for this reason.
+fn failed_run(minutes: i64, code: &str) -> Value {
+    let mut run = lifecycle(minutes, 1, "expire", &[]);
+    run["serviceEventDetails"]["lifecycleEventFailureDetails"] = json!([
+        {"lifecycleEventImage": {"digest": digest(&a()).as_str(), "tagStatus": "Untagged",
+             "tagList": []},
+         "rulePriority": 1, "failureCode": code, "failureReason": "…"},
+        {"strange": true},
+    ]);
+    run
+}
+
+/// A deletion that failed for this reason.
+fn failed_deletion(minutes: i64, code: &str) -> Value {
+    let id = json!([by_digest(&digest(&a()))]);
+    let mut call = delete(minutes, id.clone(), json!([]), id);
+    call["responseElements"]["failures"][0]["failureCode"] = json!(code);
+    call
+}
+
+#[test]
+fn a_removal_that_an_index_kept_from_happening_shows_the_image_to_be_there() {
+    let expired = || {
+        World::new()
+            .event(push(1, Some("v1"), &a()))
+            .pod("web-1", 5, WEB, &digest(&a()))
+            .event(lifecycle(20, 1, "expire", &[(&digest(&a()), &["v1"])]))
+    };
+    for failed in [failed_run, failed_deletion] {
+        let world = expired().event(failed(30, "ImageReferencedByManifestList"));
+        assert_eq!(world.states(), ["Unknown"]);
+        assert_eq!(world.verdicts(), [""; 0]);
+        // What is not found is not there.
+        let world = expired().event(failed(30, "ImageNotFound"));
+        assert_eq!(world.verdicts(), ["ImageExpired Unpullable"]);
+        // It takes nothing away, either.
+        let world = World::new()
+            .event(push(1, Some("v1"), &a()))
+            .pod("web-1", 5, WEB, &digest(&a()))
+            .event(failed(30, "ImageReferencedByManifestList"));
+        assert_eq!(world.states(), ["Present"]);
+        assert_eq!(world.verdicts(), [""; 0]);
+    }
+}
+
+#[test]
+fn of_what_came_back_by_other_ways_the_lost_tags_are_unknown() {
+    let mut untagged = replicated(30);
+    untagged["detail"]
+        .as_object_mut()
+        .unwrap()
+        .remove("image-tag");
+    let restored = crate::world::storage_class(30, by_digest(&digest(&a())), "STANDARD");
+    for back in [untagged, restored] {
+        let world = World::new()
+            .event(push(1, Some("v1"), &a()))
+            .pod("web-1", 5, WEB, &digest(&a()))
+            .event(lifecycle(20, 1, "expire", &[(&digest(&a()), &["v1"])]))
+            .event(back);
+        assert_eq!(world.states(), ["Present"]);
+        assert_eq!(world.verdicts(), [""; 0]);
+    }
+}

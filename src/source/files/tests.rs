@@ -356,6 +356,82 @@ fn nothing_known_is_passed_over_in_silence() {
 }
 
 #[test]
+fn a_record_that_lookup_events_calls_ecrs_is_one_however_damaged_its_text_is() {
+    let answer = |source: &str, text: &str| {
+        serde_json::json!({"Events": [
+            {"EventSource": "ecr.amazonaws.com", "CloudTrailEvent": ECR},
+            {"EventSource": source, "CloudTrailEvent": text},
+        ]})
+        .to_string()
+    };
+    let cut = &ECR[..60];
+    for text in [cut, "{}"] {
+        let (report, ecr) = read_text(answer("ecr.amazonaws.com", text));
+        assert_eq!((report.records, ecr), (2, vec![0, 1]), "{text}");
+        assert_eq!(report.errors, []);
+    }
+    let (report, ecr) = read_text(answer("kms.amazonaws.com", &KMS[..60]));
+    assert_eq!((report.records, ecr), (2, vec![0]));
+    assert_eq!(report.errors[0].record, Some(1));
+    assert_eq!(report.errors[0].reason, "not valid JSON");
+}
+
+#[test]
+fn a_damaged_record_that_may_be_ecrs_is_told_as_one() {
+    for damaged in [
+        ECR.replace(r#""eventSource":"ecr"#, r#""eventSource""ecr"#),
+        ECR.replace(r#""eventSource":"ecr"#, r#""eventSource": ;"ecr"#),
+    ] {
+        let text = format!(r#"{{"Records":[{ECR},{damaged},{KMS}]}}"#);
+        let (report, ecr) = read_text(&text);
+        assert_eq!((report.records, ecr), (3, vec![0, 1]), "{text}");
+        let (report, _) = read_text(&damaged);
+        assert_eq!(report.errors[0].reason, "not valid JSON", "{damaged}");
+    }
+    // Where it is only mentioned, nothing is in doubt.
+    let lists = KMS.replace(
+        r#""eventID""#,
+        r#""a":["ecr.amazonaws.com", "ecr.amazonaws.com"],"ecr.amazonaws.com":1,"eventID""#,
+    );
+    let (_, ecr) = read_text(format!(r#"{{"Records":[{lists},{lists}]}}"#));
+    assert_eq!(ecr, [0; 0]);
+}
+
+#[test]
+fn what_is_no_object_in_a_trail_file_is_named_and_the_rest_is_read() {
+    for strange in ["null", "5.5e-1", r#""a]""#, "[[1],{}]", "true"] {
+        for text in [
+            format!(r#"{{"Records":[{strange}, {ECR},{KMS}]}}"#),
+            format!(r#"{{"Records":[{ECR},{KMS} ,{strange}]}}"#),
+            format!(r#"{{"Records":[{ECR},{strange},{KMS}]}}"#),
+        ] {
+            let (report, ecr) = read_text(&text);
+            assert_eq!((report.records, ecr.len()), (2, 1), "{text}");
+            assert_eq!(report.error_count, 1, "{text}: {:?}", report.errors);
+            assert!(report.errors[0].record.is_some(), "{text}");
+            assert!(report.errors[0].reason.starts_with("neither"), "{text}");
+        }
+    }
+    for text in [
+        format!(r#"{{"Records":[{ECR},]}}"#),
+        format!(r#"{{"Records":[{ECR},}},{KMS}]}}"#),
+        format!(r#"{{"Records":[,{ECR}]}}"#),
+    ] {
+        let (report, _) = read_text(&text);
+        assert_eq!(report.errors[0].reason, "not valid JSON", "{text}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_socket_in_a_folder_is_named_for_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("s")).unwrap();
+    let (report, _) = read_all(&[Input::Path(folder.path().to_owned())], 1);
+    assert_eq!(report.errors[0].reason, "neither a file nor a folder");
+}
+
+#[test]
 fn layout_and_order_of_keys_do_not_matter() {
     let record: serde_json::Value = serde_json::from_str(ECR).unwrap();
     let pretty = serde_json::to_string_pretty(&serde_json::json!({
