@@ -69,7 +69,7 @@ fn world(number: usize, start: Timestamp, callers: &[Arc<Caller>]) -> World {
             account: repository.account.clone(),
             region: repository.region.clone(),
             repository: Some(repository.clone()),
-            caller: caller("release", "ci"),
+            caller: caller("release", "ci").into(),
             outcome: Outcome::Allowed,
             omitted: false,
             action: Action::Push {

@@ -36,7 +36,7 @@ const START: i64 = 1_760_000_000;
 
 struct World {
     random: StdRng,
-    callers: Vec<Caller>,
+    callers: Vec<Arc<Caller>>,
     repositories: Vec<Repository>,
     targets: Vec<ImageId>,
 }
@@ -69,7 +69,9 @@ impl World {
         };
         Self {
             random: StdRng::seed_from_u64(1),
-            callers: (0..PRINCIPALS).map(caller).collect(),
+            callers: (0..PRINCIPALS)
+                .map(|number| Arc::new(caller(number)))
+                .collect(),
             repositories: (0..REPOSITORIES).map(repository).collect(),
             targets: (0..TARGETS).map(target).collect(),
         }

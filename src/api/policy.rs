@@ -392,7 +392,7 @@ pub struct Exception {
     pub repositories: Option<Vec<String>>,
     /// Principals' ARNs, or names of AWS services, with wildcards; absent: all.
     #[schemars(length(min = 1, max = 20), inner(length(min = 1, max = 512)))]
-    #[x_kube(validation = Rule::new("self.all(p, p.matches('^(arn:([^: ]*:){4}[^ ]+|arn:[^ ]*[*][^ ]*|[*][^ ]*|[A-Za-z]*/[^ ]+|[a-z0-9*?-]+([.][a-z0-9*?-]+)+)$'))")
+    #[x_kube(validation = Rule::new("self.all(p, p.matches('^(arn:([^: ]*:){4}[^ ]+|arn:[^ ]*[*][^ ]*|[*][^ ]*|[A-Za-z]*/[^ ]+|[a-z0-9*?-]+[.][^ ]+)$'))")
         .message("a principal is an ARN in which * and ? are wildcards, for example arn:aws:iam::111122223333:role/ci-*, or an AWS service"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principals: Option<Vec<String>>,

@@ -164,8 +164,7 @@ impl<'g> Gatherer<'g> {
 
     fn finish(mut self) {
         self.hand_over();
-        let tally = std::mem::take(&mut self.tally);
-        self.lock().evidence.merge(tally);
+        self.lock().evidence.merge(&self.tally);
     }
 }
 

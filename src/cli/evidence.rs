@@ -186,8 +186,8 @@ impl Evidence {
     }
 
     /// Takes what a thread has counted.
-    pub fn merge(&mut self, tally: Tally) {
-        self.tally.spans.merge(tally.spans);
+    pub fn merge(&mut self, tally: &Tally) {
+        self.tally.spans.merge(&tally.spans);
         self.tally.omitted += tally.omitted;
     }
 
@@ -198,20 +198,20 @@ impl Evidence {
 
     /// Keeps what may matter of an event.
     pub fn add(&mut self, event: Event) {
-        if event.time > self.scope.now {
-            return;
-        }
         if let Some(original) = &event.replaces {
             self.corrections.add(&event.id, original);
         }
+        if event.time > self.scope.now {
+            return;
+        }
         match &event.action {
             Action::None => {}
-            Action::Pull(_) => self.pull(event),
+            Action::Pull(_) => self.pull(&event),
             _ => self.change(event),
         }
     }
 
-    fn pull(&mut self, event: Event) {
+    fn pull(&mut self, event: &Event) {
         // Every copy of a call teaches, whichever of them will be reported.
         self.learn(&event.caller);
         let (Action::Pull(images), Some(repository)) = (&event.action, &event.repository) else {
@@ -237,7 +237,7 @@ impl Evidence {
         let row = pulls::NewPull {
             id: &event.id,
             shared_id: event.shared_id.as_deref(),
-            corrected: settle::corrected(&event),
+            corrected: settle::corrected(event),
             time: event.time,
             caller: self.caller(&event.caller),
             images: self.images.number(images, || images.as_slice().into()),

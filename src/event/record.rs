@@ -290,8 +290,7 @@ impl<'r> Head<'r> {
             .ok_or_else(|| missing("eventTime"))?;
 
         // The owner is the resource's, else the one that the request names, else who got the record.
-        let resource = arn.as_ref().and_then(Option::as_deref);
-        let resource = resource.and_then(RepositoryRef::of_arn);
+        let resource = arn.as_deref().and_then(RepositoryRef::of_arn);
         let short = |text: &&str| !text.is_empty() && text.len() <= 64;
         let region = match resource {
             Some(resource) => Some(resource.region),
@@ -372,7 +371,7 @@ impl Record<'_> {
     }
 }
 
-impl<'a> Skimmed<'a> {
+impl Skimmed<'_> {
     /// Reads what was not read yet of the record's variable parts, as far as it is needed, and
     /// whether CloudTrail left out one of them. Where nothing is judged by it, a part of unexpected
     /// shape is as good as none.
@@ -381,11 +380,14 @@ impl<'a> Skimmed<'a> {
             record,
             parts,
             arn,
+            resources_read,
             stand_in,
             omitted,
-            ..
+            opening: _,
         } = self;
-        let arn = arn.get_or_insert_with(|| repository_arn(record.resources?));
+        if !*resources_read {
+            *arn = record.resources.and_then(repository_arn);
+        }
         let wanted = [
             record.request_parameters,
             record.response_elements,

@@ -45,9 +45,10 @@ pub(super) struct Skimmed<'a> {
     pub(super) opening: Option<usize>,
     /// The request of a pull or push, and the response of a push, where it is written as most are.
     pub(super) parts: Parts<'a>,
-    /// The first ARN of a repository among the resources, if there is one; none where they are not
-    /// written as most are.
-    pub(super) arn: Option<Option<Cow<'a, str>>>,
+    /// The first ARN of a repository among the resources, if there is one and they were read: they
+    /// are where they are written as most are.
+    pub(super) arn: Option<Cow<'a, str>>,
+    pub(super) resources_read: bool,
     /// Whether a part of the record may stand in for one that CloudTrail left out.
     pub(super) stand_in: bool,
     /// CloudTrail left out a part of the record; not told by skimming.
@@ -105,10 +106,10 @@ impl<T> Skimmer<T> {
         if let Some(place) = response.filter(|_| is_push) {
             skimmed.parts.response = Reader::new(text, place, escapes).response(place.at);
         }
-        skimmed.arn = match resources {
-            Some(place) => Reader::new(text, place, escapes).repository_arn(place.at),
-            None => Some(None),
-        };
+        skimmed.resources_read = resources.is_none_or(|place| {
+            let read = Reader::new(text, place, escapes).repository_arn(place.at, &mut skimmed.arn);
+            read.is_some()
+        });
         skimmed.stand_in = stand_in;
         skimmed.opening = match (known.map(|(slot, _)| slot), identity) {
             (None, Some(identity)) => self.openings.add(text, identity),

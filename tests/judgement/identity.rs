@@ -19,7 +19,7 @@ fn who(identity: Value) -> (String, Option<String>) {
     let caller = event(&pulled(identity)).caller;
     (
         caller.principal.key.to_string(),
-        caller.session.as_ref().map(|session| session.to_string()),
+        caller.session.as_ref().map(ToString::to_string),
     )
 }
 

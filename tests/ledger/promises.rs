@@ -60,7 +60,7 @@ async fn a_pull_comes_back_as_its_record_said(database: Database) {
     };
     assert_eq!(pull.id, event.id);
     assert_eq!(pull.time, event.time);
-    assert_eq!(*pull.caller, event.caller);
+    assert_eq!(pull.caller, event.caller);
     assert!(!pull.denied);
     let ecr_audit::event::Action::Pull(images) = &event.action else {
         panic!()

@@ -86,6 +86,11 @@ enum Step {
         archive: bool,
     },
     Preview(usize),
+    /// A run, or a deletion by digest, that an index kept from removing an image.
+    Kept {
+        image: usize,
+        run: bool,
+    },
     Delete {
         image: Option<usize>,
         tag: Option<usize>,
@@ -112,6 +117,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (prop::collection::vec(image.clone(), 0..3), any::<bool>())
             .prop_map(|(images, archive)| Step::Expire { images, archive }),
         1 => image.clone().prop_map(Step::Preview),
+        2 => (image.clone(), any::<bool>()).prop_map(|(image, run)| Step::Kept { image, run }),
         3 => (some_image, some_tag).prop_map(|(image, tag)| Step::Delete { image, tag }),
         1 => Just(Step::DeleteRepository),
         1 => (image, any::<bool>()).prop_map(|(image, archive)| Step::Storage { image, archive }),
@@ -241,6 +247,21 @@ fn body(event: &Event, event_id: &str) -> Value {
             record["requestParameters"] = Value::Null;
             record["serviceEventDetails"] = run(&[*image], false);
             "DryRunEvent"
+        }
+        Step::Kept { image, run: true } => {
+            record["requestParameters"] = Value::Null;
+            record["serviceEventDetails"] = run(&[], false);
+            record["serviceEventDetails"]["lifecycleEventFailureDetails"] = json!([
+                {"rulePriority": 1, "failureCode": "ImageReferencedByManifestList",
+                 "lifecycleEventImage": {"digest": digest(*image).as_str()}}]);
+            "PolicyExecutionEvent"
+        }
+        Step::Kept { image, run: false } => {
+            let id = id(Some(*image), None);
+            request["imageIds"] = json!([id]);
+            record["responseElements"] = json!({"imageIds": [], "failures": [
+                {"imageId": id, "failureCode": "ImageReferencedByManifestList"}]});
+            "BatchDeleteImage"
         }
         Step::Delete { image, tag } => {
             let tag = if image.is_none() {

@@ -36,7 +36,7 @@ impl Spans {
     }
 
     /// Adds those of another.
-    pub(super) fn merge(&mut self, other: Self) {
+    pub(super) fn merge(&mut self, other: &Self) {
         for (account, region, span) in other.iter() {
             self.join(account, region, span.clone());
         }

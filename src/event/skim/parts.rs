@@ -117,10 +117,14 @@ impl<'a, 'q> Reader<'a, 'q> {
         })
     }
 
-    /// The first ARN of a repository among the resources that begin there, if there is one.
-    pub(super) fn repository_arn(&mut self, at: usize) -> Option<Option<Cow<'a, str>>> {
-        let mut found = None;
-        self.array(at, |reader, at| {
+    /// Puts the first ARN of a repository among the resources that begin there into `found`, if there
+    /// is one.
+    pub(super) fn repository_arn(
+        &mut self,
+        at: usize,
+        found: &mut Option<Cow<'a, str>>,
+    ) -> Option<usize> {
+        let end = self.array(at, |reader, at| {
             let mut seen = 0;
             let mut arn = None;
             let end = reader.object(at, |reader, key, at| match key {
@@ -131,10 +135,13 @@ impl<'a, 'q> Reader<'a, 'q> {
                 _ => reader.walk.value(at, MAX_DEPTH),
             })?;
             let arn = arn.filter(|arn| RepositoryRef::of_arn(arn).is_some());
-            found = found.take().or(arn);
+            *found = found.take().or(arn);
             Some(end)
-        })?;
-        Some(found)
+        });
+        if end.is_none() {
+            *found = None;
+        }
+        end
     }
 
     /// The members of an object: `member` takes a key and where its value begins, and gives where

@@ -51,12 +51,13 @@ fn agrees(text: &str, memory: &mut Skimmer) -> bool {
     let Some(skimmed) = skimmed(memory, text) else {
         return false;
     };
-    let record = Some(skimmed.record);
-    assert_eq!(record, parsed(text), "{text}");
-    let record = record.unwrap();
-    if let Some(arn) = skimmed.arn {
+    let record = skimmed.record;
+    assert_eq!(Some(&record), parsed(text).as_ref(), "{text}");
+    if skimmed.resources_read {
         let parsed = record.resources.and_then(repository_arn);
-        assert_eq!(arn, parsed, "{text}");
+        assert_eq!(skimmed.arn, parsed, "{text}");
+    } else {
+        assert_eq!(skimmed.arn, None, "{text}");
     }
     let parts = [
         record.request_parameters,
@@ -81,7 +82,7 @@ fn agrees(text: &str, memory: &mut Skimmer) -> bool {
 }
 
 #[test]
-fn request_and_response_are_read_where_they_are_written_as_most_are() {
+fn the_request_of_a_pull_or_push_is_read_where_it_is_written_as_most_are() {
     let record = |request: &str| {
         format!(r#"{{"eventName":"BatchGetImage","a":"\\","requestParameters":{request}}}"#)
     };
@@ -110,6 +111,33 @@ fn request_and_response_are_read_where_they_are_written_as_most_are() {
             "{other}"
         );
     }
+    for request in [
+        "null",
+        "[]",
+        r#"{"imageIds":null}"#,
+        r#"{"imageIds":[null]}"#,
+        r#"{"imageIds":[["a","b"]]}"#,
+        r#"{"imageIds":[{"imageTag":5}]}"#,
+        r#"{"imageIds":[{"imageTag":"a","imageTag":"a"}]}"#,
+        r#"{"imageManifest":null}"#,
+        r#"{"imageIds":[{"imageTag":"\u0061"}]}"#,
+        r#"{"imageIds":[],"imageIds":[]}"#,
+        r#"{"registryId":1}"#,
+        r#"{"imageId":{}}"#,
+        r#"{"omitted":true}"#,
+        r#"{"\u006fmitted":true}"#,
+    ] {
+        let text = record(request);
+        assert!(
+            skimmed(&mut memory, &text).unwrap().parts.request.is_none(),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn the_response_of_a_push_is_read_where_it_is_written_as_most_are() {
+    let mut memory = Skimmer::default();
     let answered = |response: &str| {
         format!(r#"{{"responseElements":{response},"a":"\\","eventName":"PutImage"}}"#)
     };
@@ -161,28 +189,6 @@ fn request_and_response_are_read_where_they_are_written_as_most_are() {
         );
         assert!(agrees(&text, &mut memory));
     }
-    for request in [
-        "null",
-        "[]",
-        r#"{"imageIds":null}"#,
-        r#"{"imageIds":[null]}"#,
-        r#"{"imageIds":[["a","b"]]}"#,
-        r#"{"imageIds":[{"imageTag":5}]}"#,
-        r#"{"imageIds":[{"imageTag":"a","imageTag":"a"}]}"#,
-        r#"{"imageManifest":null}"#,
-        r#"{"imageIds":[{"imageTag":"\u0061"}]}"#,
-        r#"{"imageIds":[],"imageIds":[]}"#,
-        r#"{"registryId":1}"#,
-        r#"{"imageId":{}}"#,
-        r#"{"omitted":true}"#,
-        r#"{"\u006fmitted":true}"#,
-    ] {
-        let text = record(request);
-        assert!(
-            skimmed(&mut memory, &text).unwrap().parts.request.is_none(),
-            "{text}"
-        );
-    }
 }
 
 fn text_of_another_call(record: &str) -> String {
@@ -206,8 +212,9 @@ fn the_repository_of_the_resources_is_the_first_that_is_one() {
         (r#"[{"ARN":"x"},{}]"#.to_owned(), false),
     ] {
         let text = record(&resources);
-        let read = skimmed(&mut memory, &text).unwrap().arn.unwrap();
-        assert_eq!(read.is_some(), found, "{text}");
+        let read = skimmed(&mut memory, &text).unwrap();
+        assert!(read.resources_read, "{text}");
+        assert_eq!(read.arn.is_some(), found, "{text}");
         assert!(agrees(&text, &mut memory));
     }
     for resources in [
@@ -218,7 +225,8 @@ fn the_repository_of_the_resources_is_the_first_that_is_one() {
         r#"[{"ARN":"arn:aws:ecr:us-east-1:111122223333:repository\/a"}]"#.to_owned(),
     ] {
         let text = record(&resources);
-        assert!(skimmed(&mut memory, &text).unwrap().arn.is_none(), "{text}");
+        let read = skimmed(&mut memory, &text).unwrap();
+        assert!(!read.resources_read, "{text}");
         assert!(agrees(&text, &mut memory));
     }
 }
