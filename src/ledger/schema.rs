@@ -262,7 +262,7 @@ SELECT c.time AS time, c.at AS at, c.account AS account, c.region AS region,
        c.repository AS repository, {digest} AS digest, {effect} AS effect,
        {priority} AS rule_priority, {description} AS rule_description, c.event_id AS event_id
 FROM change_history c, {images}
-WHERE c.name = 'PolicyExecutionEvent';
+WHERE c.name = 'PolicyExecutionEvent' AND {effect} <> 'Kept';
 CREATE VIEW evidence AS
 SELECT source, account, region, name, settled, start_time, end_time
 FROM coverage JOIN coverage_keys ON coverage_keys.id = coverage.key;
