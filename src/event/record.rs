@@ -279,7 +279,11 @@ impl Decoder {
 impl<'r> Head<'r> {
     fn of(read: &'r Skimmed<'_>, name: EventName) -> Result<Self, DecodeError> {
         let Skimmed {
-            record, parts, arn, ..
+            record,
+            parts,
+            resource,
+            arn,
+            ..
         } = read;
         let missing = |field| DecodeError::Field { event: name, field };
         let id = identifier(record.event_id.as_deref()).ok_or_else(|| missing("eventID"))?;
@@ -290,7 +294,7 @@ impl<'r> Head<'r> {
             .ok_or_else(|| missing("eventTime"))?;
 
         // The owner is the resource's, else the one that the request names, else who got the record.
-        let resource = arn.as_deref().and_then(RepositoryRef::of_arn);
+        let resource = resource.or_else(|| RepositoryRef::of_arn(arn.as_deref()?));
         let short = |text: &&str| !text.is_empty() && text.len() <= 64;
         let region = match resource {
             Some(resource) => Some(resource.region),
@@ -379,6 +383,7 @@ impl Skimmed<'_> {
         let Self {
             record,
             parts,
+            resource,
             arn,
             resources_read,
             stand_in,
@@ -403,7 +408,7 @@ impl Skimmed<'_> {
             fill(&mut parts.request, request, strict)?;
             fill(&mut parts.response, response, strict)?;
             fill(&mut parts.details, details, strict)?;
-        } else if arn.is_none() {
+        } else if resource.is_none() && arn.is_none() {
             // Only the request names the registry.
             fill(&mut parts.request, request, false)?;
         }

@@ -12,7 +12,7 @@ mod quotes;
 
 use std::borrow::Cow;
 
-use super::{action::Parts, wire::Record};
+use super::{action::Parts, image::RepositoryRef, wire::Record};
 use opening::{Opening, Openings};
 use parts::{Place, Reader};
 use quotes::{Found, Quotes};
@@ -45,9 +45,11 @@ pub(super) struct Skimmed<'a> {
     pub(super) opening: Option<usize>,
     /// The request of a pull or push, and the response of a push, where it is written as most are.
     pub(super) parts: Parts<'a>,
-    /// The first ARN of a repository among the resources, if there is one and they were read: they
-    /// are where they are written as most are.
+    /// The first repository among the resources, if there is one and they are written as most are.
+    pub(super) resource: Option<RepositoryRef<'a>>,
+    /// Where they are not, its ARN, which is not told by skimming.
     pub(super) arn: Option<Cow<'a, str>>,
+    /// Whether the resources, if there are any, are written as most are.
     pub(super) resources_read: bool,
     /// Whether a part of the record may stand in for one that CloudTrail left out.
     pub(super) stand_in: bool,
@@ -107,8 +109,8 @@ impl<T> Skimmer<T> {
             skimmed.parts.response = Reader::new(text, place, escapes).response(place.at);
         }
         skimmed.resources_read = resources.is_none_or(|place| {
-            let read = Reader::new(text, place, escapes).repository_arn(place.at, &mut skimmed.arn);
-            read.is_some()
+            let mut reader = Reader::new(text, place, escapes);
+            reader.resource(place.at, &mut skimmed.resource).is_some()
         });
         skimmed.stand_in = stand_in;
         skimmed.opening = match (known.map(|(slot, _)| slot), identity) {

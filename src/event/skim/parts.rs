@@ -117,12 +117,11 @@ impl<'a, 'q> Reader<'a, 'q> {
         })
     }
 
-    /// Puts the first ARN of a repository among the resources that begin there into `found`, if there
-    /// is one.
-    pub(super) fn repository_arn(
+    /// Puts the first repository among the resources that begin there into `found`, if there is one.
+    pub(super) fn resource(
         &mut self,
         at: usize,
-        found: &mut Option<Cow<'a, str>>,
+        found: &mut Option<RepositoryRef<'a>>,
     ) -> Option<usize> {
         let end = self.array(at, |reader, at| {
             let mut seen = 0;
@@ -130,12 +129,13 @@ impl<'a, 'q> Reader<'a, 'q> {
             let end = reader.object(at, |reader, key, at| match key {
                 "ARN" | "arn" => {
                     first(&mut seen, 0)?;
-                    reader.text(at, &mut arn)
+                    let (text, end) = reader.string(at)?;
+                    arn = RepositoryRef::of_arn(text);
+                    Some(end)
                 }
                 _ => reader.walk.value(at, MAX_DEPTH),
             })?;
-            let arn = arn.filter(|arn| RepositoryRef::of_arn(arn).is_some());
-            *found = found.take().or(arn);
+            *found = found.or(arn);
             Some(end)
         });
         if end.is_none() {

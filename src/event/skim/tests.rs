@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use crate::event::{
-    Action, Counted, Decoder, decode,
+    Action, Counted, Decoder, RepositoryRef, decode,
     record::repository_arn,
     wire::{Record, Request, Response, is_stand_in},
 };
@@ -53,12 +53,10 @@ fn agrees(text: &str, memory: &mut Skimmer) -> bool {
     };
     let record = skimmed.record;
     assert_eq!(Some(&record), parsed(text).as_ref(), "{text}");
-    if skimmed.resources_read {
-        let parsed = record.resources.and_then(repository_arn);
-        assert_eq!(skimmed.arn, parsed, "{text}");
-    } else {
-        assert_eq!(skimmed.arn, None, "{text}");
-    }
+    let parsed = record.resources.and_then(repository_arn);
+    let parsed = parsed.filter(|_| skimmed.resources_read);
+    let parsed = parsed.as_deref().and_then(RepositoryRef::of_arn);
+    assert_eq!(skimmed.resource, parsed, "{text}");
     let parts = [
         record.request_parameters,
         record.response_elements,
@@ -214,7 +212,7 @@ fn the_repository_of_the_resources_is_the_first_that_is_one() {
         let text = record(&resources);
         let read = skimmed(&mut memory, &text).unwrap();
         assert!(read.resources_read, "{text}");
-        assert_eq!(read.arn.is_some(), found, "{text}");
+        assert_eq!(read.resource.is_some(), found, "{text}");
         assert!(agrees(&text, &mut memory));
     }
     for resources in [
