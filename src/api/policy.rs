@@ -88,7 +88,7 @@ pub struct EcrAuditPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_pushers: Option<ExpectedPushers>,
     /// How many days a pull or push stays a finding.
-    #[schemars(range(min = 1, max = 400))]
+    #[schemars(range(min = 1, max = 3650))]
     #[serde(default = "default_lookback_days")]
     pub lookback_days: i64,
     /// Findings that are known and shall not be counted for a while.

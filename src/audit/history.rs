@@ -31,6 +31,8 @@ pub struct Removal {
     pub rule: Option<LifecycleRule>,
     /// The digest that went, or, of a tag, the one that it named last.
     pub digest: Option<Digest>,
+    /// Whether an image went, and what named it with it; else a tag alone.
+    pub whole: bool,
 }
 
 /// What a tag names.
@@ -53,6 +55,8 @@ struct DigestHistory {
     /// The tags that name it now.
     tags: BTreeSet<Arc<str>>,
     manifest: Option<Manifest>,
+    /// When an index last listed it before its own push, and whether it was gone then.
+    listed: Option<(Timestamp, bool)>,
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +78,8 @@ pub struct History {
     configs: HashMap<Digest, Vec<(Timestamp, Digest)>>,
     /// The first deletion of the repository: it removed what the evidence never mentions, too.
     deleted: Option<Arc<Event>>,
+    /// Since then images came back in ways that the evidence does not hold, with whatever tags.
+    returned: bool,
 }
 
 impl History {
@@ -144,7 +150,13 @@ impl History {
         if let Some(manifest) = manifest {
             for child in &manifest.children {
                 // ECR takes an index only while all that it lists is there.
+                let known = self.digests.contains_key(&child.digest);
+                let gone = self.is_gone(&child.digest);
                 self.shown(event, &child.digest);
+                if gone || !known {
+                    let entry = self.digests.entry(child.digest.clone()).or_default();
+                    entry.listed = Some((event.time, gone));
+                }
                 let indexes = self.indexes.entry(child.digest.clone()).or_default();
                 indexes.insert(digest.clone());
             }
@@ -155,9 +167,13 @@ impl History {
                 }
             }
         }
-        let was_gone = self.is_gone(digest);
-        let mentioned = self.digests.contains_key(digest);
+        // Within a second the order is not that of the calls: what an index lists was pushed first.
+        let listed = self.digests.get(digest).and_then(|entry| entry.listed);
+        let listed = listed.filter(|(time, _)| *time == event.time);
+        let was_gone = listed.map_or_else(|| self.is_gone(digest), |(_, gone)| gone);
+        let mentioned = listed.is_none() && self.digests.contains_key(digest);
         let entry = self.digests.entry(digest.clone()).or_default();
+        entry.listed = None;
         if was_gone {
             // What was gone lost its tags with it: this push brought it in anew.
             entry.tags_known = true;
@@ -213,13 +229,14 @@ impl History {
         let entry = self.digests.entry(digest.clone()).or_default();
         entry.state = Some(state);
         entry.tags_known = false;
+        self.returned |= self.deleted.is_some();
         let Some(removal) = entry.removal.take() else {
             return;
         };
         for tag in self.tags.values_mut() {
             if let Some((_, Tag::Nothing(lost))) = tag.spans.last()
                 && lost.digest.as_ref() == Some(digest)
-                && Arc::ptr_eq(&lost.event, &removal.event)
+                && (lost.whole || Arc::ptr_eq(&lost.event, &removal.event))
             {
                 tag.spans.push((event.clone(), Tag::Unknown));
             }
@@ -231,6 +248,7 @@ impl History {
             event: event.clone(),
             rule: Some(action.rule.clone()),
             digest: Some(action.digest.clone()),
+            whole: true,
         };
         let digest = &action.digest;
         match action.effect {
@@ -253,6 +271,7 @@ impl History {
             event: event.clone(),
             rule: None,
             digest,
+            whole: image.requested.tag.is_none(),
         };
         match (&image.requested.digest, &image.requested.tag) {
             (Some(digest), None) if image.refused => self.shown(event, digest),
@@ -298,10 +317,12 @@ impl History {
 
     fn delete_repository(&mut self, event: &Arc<Event>) {
         self.deleted.get_or_insert_with(|| event.clone());
+        self.returned = false;
         let removal = |digest: Option<Digest>| Removal {
             event: event.clone(),
             rule: None,
             digest,
+            whole: true,
         };
         for (digest, entry) in &mut self.digests {
             entry.tags.clear();
@@ -334,6 +355,7 @@ impl History {
                     event: event.clone(),
                     rule: None,
                     digest: Some(digest.clone()),
+                    whole: true,
                 };
                 self.remove(&digest, ImageState::Archived, &removal);
             }
@@ -416,6 +438,7 @@ impl History {
                 event: event.clone(),
                 rule: None,
                 digest: Some(digest.clone()),
+                whole: true,
             }),
         }
     }
@@ -453,12 +476,13 @@ impl History {
     /// A tag that no event names.
     fn untold_tag(&self) -> Tag {
         match &self.deleted {
-            Some(event) => Tag::Nothing(Removal {
+            Some(event) if !self.returned => Tag::Nothing(Removal {
                 event: event.clone(),
                 rule: None,
                 digest: None,
+                whole: true,
             }),
-            None => Tag::Unknown,
+            Some(_) | None => Tag::Unknown,
         }
     }
 

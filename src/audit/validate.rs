@@ -6,7 +6,7 @@ use jiff::civil::Date;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
 use super::InvalidPolicy;
-use crate::api::{AssumeRole, EcrAuditPolicySpec, Exception, LookupEvents, Source, Sqs};
+use crate::api::{AssumeRole, EcrAuditPolicySpec, Exception, LookupEvents, S3, Source, Sqs};
 
 /// Exceptions that a policy may have.
 pub(super) const MAX_EXCEPTIONS: usize = 100;
@@ -73,9 +73,7 @@ pub(super) fn spec(spec: &EcrAuditPolicySpec) -> Checked {
         accounts(expected.accounts.as_ref(), "spec.expectedPushers.accounts")?;
         patterns(expected.services.as_ref(), "spec.expectedPushers.services")?;
     }
-    if !(1..=3650).contains(lookback_days) {
-        return Err(invalid("spec.lookbackDays", "expected 1 to 3650 days"));
-    }
+    within(*lookback_days, (1, 3650), "spec.lookbackDays")?;
     if exceptions
         .as_ref()
         .is_some_and(|exceptions| exceptions.len() > MAX_EXCEPTIONS)
@@ -112,9 +110,6 @@ fn check_source(source: &Source, field: &str) -> Checked {
     }
     not_empty(source_accounts.as_ref(), &format!("{field}.accounts"))?;
     accounts(source_accounts.as_ref(), &format!("{field}.accounts"))?;
-    if let Some(Sqs { buckets, .. }) = sqs {
-        not_empty(buckets.as_ref(), &format!("{field}.sqs.buckets"))?;
-    }
     if let Some(AssumeRole {
         role_arn,
         role_name,
@@ -158,32 +153,68 @@ fn check_source(source: &Source, field: &str) -> Checked {
             backfill_days,
         } = lookup;
         let field = format!("{field}.lookupEvents");
-        if regions.as_ref().is_some_and(Vec::is_empty) {
-            return Err(invalid(
-                format!("{field}.regions"),
-                "expected at least one region",
-            ));
+        not_empty(regions.as_ref(), &format!("{field}.regions"))?;
+        for (i, region) in regions.iter().flatten().enumerate() {
+            check_region(region, &format!("{field}.regions[{i}]"))?;
         }
-        if *poll_period_seconds < 10 {
-            return Err(invalid(
-                format!("{field}.pollPeriodSeconds"),
-                "expected at least 10",
-            ));
+        for (value, bounds, name) in [
+            (poll_period_seconds, (10, 3600), "pollPeriodSeconds"),
+            (reread_period_seconds, (30, 86_400), "rereadPeriodSeconds"),
+            (backfill_days, (1, 90), "backfillDays"),
+        ] {
+            within(*value, bounds, &format!("{field}.{name}"))?;
         }
-        if *reread_period_seconds < 30 {
-            return Err(invalid(
-                format!("{field}.rereadPeriodSeconds"),
-                "expected at least 30",
-            ));
+    }
+    if let Some(Sqs {
+        queue_url,
+        region,
+        buckets,
+    }) = sqs
+    {
+        let field = format!("{field}.sqs");
+        if !queue_url.starts_with("https://") && !queue_url.starts_with("http://") {
+            return Err(invalid(format!("{field}.queueUrl"), "expected a URL"));
         }
-        if !(1..=90).contains(backfill_days) {
-            return Err(invalid(
-                format!("{field}.backfillDays"),
-                "expected 1 to 90 days",
-            ));
+        check_region(region, &format!("{field}.region"))?;
+        not_empty(buckets.as_ref(), &format!("{field}.buckets"))?;
+    }
+    if let Some(S3 {
+        bucket: _,
+        prefix: _,
+        region,
+        poll_period_seconds,
+        backfill_days,
+    }) = s3
+    {
+        let field = format!("{field}.s3");
+        check_region(region, &format!("{field}.region"))?;
+        for (value, bounds, name) in [
+            (poll_period_seconds, (10, 3600), "pollPeriodSeconds"),
+            (backfill_days, (1, 3650), "backfillDays"),
+        ] {
+            within(*value, bounds, &format!("{field}.{name}"))?;
         }
     }
     Ok(())
+}
+
+fn within(value: i64, (least, most): (i64, i64), field: &str) -> Checked {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(invalid(field, format!("expected {least} to {most}")))
+}
+
+/// A region, as `us-east-1` is written.
+fn check_region(region: &str, field: &str) -> Checked {
+    let mut parts = region.split('-');
+    let number = parts.next_back().unwrap_or_default();
+    let letters = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());
+    let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    if is_number && parts.clone().count() >= 2 && parts.all(letters) {
+        return Ok(());
+    }
+    Err(invalid(field, "expected a region, such as us-east-1"))
 }
 
 fn check_exception(exception: &Exception, field: &str) -> Checked {
@@ -307,7 +338,7 @@ fn not_empty<T>(list: Option<&Vec<T>>, field: &str) -> Checked {
     if list.is_some_and(Vec::is_empty) {
         return Err(invalid(
             field,
-            "expected at least one entry; leave it out to mean all",
+            "expected at least one entry; leave the list out if it shall not narrow anything",
         ));
     }
     Ok(())

@@ -67,7 +67,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         }
     }
     out.flush()?;
-    let faults = !report.input.errors.is_empty() || report.input.undecodable > 0;
+    let faults = report.input.is_faulty();
     Ok(if report.has_findings() {
         ExitCode::from(1)
     } else if faults || args.fail_on_unknown && report.has_unknown() {

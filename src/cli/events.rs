@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     audit::Rules,
-    event::{self, Caller, Counted, Decoder, Event, RepositoryRef},
+    event::{self, Caller, Counted, Decoder, Event, Repository, RepositoryRef},
     report::json,
     source::files,
 };
@@ -36,7 +36,7 @@ pub struct Events {
 impl Events {
     /// Whether something could not be read.
     pub fn faulty(&self) -> bool {
-        !self.input.errors.is_empty() || self.input.undecodable > 0
+        self.input.is_faulty()
     }
 }
 
@@ -212,7 +212,13 @@ impl files::Sink for Gatherer<'_> {
     /// What ECR itself tells of images that are there is evidence, too; it is no record, and what
     /// cannot be read of it proves nothing.
     fn notice(&mut self, event: files::Record<'_>) {
-        self.events.extend(event::notice(event.text).ok().flatten());
+        let told = event::notice(event.text).ok().flatten();
+        let matters = |repository: &Repository| self.scope.repositories.contains(repository);
+        let told = told.filter(|event| event.repository.as_ref().is_some_and(matters));
+        self.events.extend(told);
+        if self.events.len() >= Self::BATCH {
+            self.hand_over();
+        }
     }
 }
 

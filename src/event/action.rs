@@ -96,12 +96,27 @@ impl Parts<'_> {
         ids.map(|id| id.parse().ok_or(IMAGE_IDS)).collect()
     }
 
-    /// The text of a pushed manifest.
-    fn manifest(&self) -> Option<String> {
-        let asked = || self.request.as_ref()?.image_manifest;
+    /// The text of a pushed manifest, where it `matters`; an error in any case where it is none.
+    fn manifest(&self, matters: bool) -> Result<Option<String>, &'static str> {
+        let asked = self
+            .request
+            .as_ref()
+            .and_then(|request| request.image_manifest);
+        if let Some(raw) = asked {
+            // A valid string that holds no halves of characters can be read.
+            let readable = raw.starts_with('"') && !raw.contains("\\ud") && !raw.contains("\\uD");
+            if readable && !matters {
+                return Ok(None);
+            }
+            let text = serde_json::from_str(raw);
+            return text
+                .map(Some)
+                .map_err(|_| "requestParameters.imageManifest");
+        }
         let answered = || self.response.as_ref()?.image.as_ref()?.image_manifest;
-        let text = |raw| serde_json::from_str(raw).ok();
-        asked().and_then(text).or_else(|| answered().and_then(text))
+        Ok(answered()
+            .filter(|_| matters)
+            .and_then(|raw| serde_json::from_str(raw).ok()))
     }
 
     fn push(&self, matters: bool) -> Result<Action, &'static str> {
@@ -126,11 +141,7 @@ impl Parts<'_> {
         let tag = answered
             .and_then(|id| id.tag)
             .or_else(|| asked.and_then(|id| id.tag));
-        let manifest = if matters || stated.is_none() {
-            self.manifest()
-        } else {
-            None
-        };
+        let manifest = self.manifest(matters || stated.is_none())?;
         let manifest = manifest.as_deref();
         let hash = manifest.map(Digest::of_manifest);
         let digest_matches = stated

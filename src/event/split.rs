@@ -63,6 +63,8 @@ pub struct Records {
     /// The longest element that is taken.
     limit: usize,
     given_up: bool,
+    /// The first object was looked at.
+    looked: bool,
 }
 
 /// What was seen of an element so far.
@@ -116,6 +118,7 @@ impl Records {
             expected: Expected::ElementOrEnd,
             open: None,
             given_up: false,
+            looked: false,
         }
     }
 
@@ -161,11 +164,7 @@ impl Records {
             let mut row = Row {
                 at,
                 ended: 0,
-                longest: if plain && self.count > 0 {
-                    self.limit
-                } else {
-                    0
-                },
+                longest: if plain && self.looked { self.limit } else { 0 },
             };
             from = element
                 .scan
@@ -242,7 +241,7 @@ impl Records {
         if std::mem::take(&mut self.given_up) || end - at > self.limit {
             elements.too_long(self.count);
         } else if let Some(record) = text.get(at..end) {
-            if self.count == 0 && !elements.first(record) {
+            if !std::mem::replace(&mut self.looked, true) && !elements.first(record) {
                 return false;
             }
             let named = match element.source {
@@ -338,30 +337,33 @@ fn named_by(before: &[u8]) -> Source {
     }
 }
 
-/// Whether the source is the value of an `eventSource` of the record itself, without escapes; or
-/// whether that may be, in a record that is no valid JSON.
+/// Whether the source is the value of an `eventSource` of the record itself, which begins with its
+/// brace, without escapes; or whether that may be, in a record that is no valid JSON.
 fn names_source(record: &[u8]) -> bool {
-    let mut unsure = false;
-    let named = SOURCE_FINDER.find_iter(record).any(|place| {
-        let before = record.get(..place).unwrap_or_default();
-        let named = named_by(before);
-        let counts = named != Source::Other && depth_behind(before) == 1;
-        unsure |= counts && named == Source::Unsure;
-        counts && named == Source::Ecr
-    });
-    named || unsure && serde_json::from_slice::<IgnoredAny>(record).is_err()
-}
-
-/// How many braces are open at the end of this text, which begins with one.
-fn depth_behind(text: &[u8]) -> u64 {
     let mut scan = Scan::OPENED;
-    let rest = text.get(1..).unwrap_or_default();
-    let closed = dispatch!(*LEVEL, simd => scan.end::<_, BRACES>(simd, rest));
-    if closed.is_some() { 0 } else { scan.depth() }
+    let (mut scanned, mut unsure) = (1, false);
+    for place in SOURCE_FINDER.find_iter(record) {
+        // Each byte is looked at once, however often the source is named.
+        let between = record.get(scanned..place).unwrap_or_default();
+        let closed = dispatch!(*LEVEL, simd => scan.end::<_, BRACES>(simd, between));
+        if closed.is_some() {
+            break;
+        }
+        scanned = place.max(scanned);
+        if scan.depth() == 1 {
+            match named_by(record.get(..place).unwrap_or_default()) {
+                Source::Ecr => return true,
+                Source::Unsure => unsure = true,
+                Source::Other => {}
+            }
+        }
+    }
+    unsure && serde_json::from_slice::<IgnoredAny>(record).is_err()
 }
 
 /// Whether a record is one of ECR.
 pub fn is_ecr(record: &[u8]) -> bool {
+    let record = record.trim_ascii_start();
     names_source(record) || memchr::memchr(b'\\', record).is_some() && escaped_source(record)
 }
 

@@ -53,6 +53,13 @@ pub struct Input {
     pub errors: Vec<InputError>,
 }
 
+impl Input {
+    /// Whether something could not be read.
+    pub fn is_faulty(&self) -> bool {
+        !self.errors.is_empty() || self.undecodable > 0
+    }
+}
+
 /// Something that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct InputError {

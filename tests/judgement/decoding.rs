@@ -262,3 +262,15 @@ fn references_give_tag_or_digest_and_the_digest_wins() {
     let both = parse(&format!(":v1@{pinned}"));
     assert_eq!((both.tag, both.digest), (None, Some(pinned)));
 }
+
+#[test]
+fn a_manifest_that_is_no_text_is_an_error() {
+    let mut record = push(1, Some("v1"), &manifest("a"));
+    for strange in [json!({"manifests": []}), json!(5), json!(["a"])] {
+        record["requestParameters"]["imageManifest"] = strange;
+        let error = decode(record.to_string().as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("imageManifest"), "{error}");
+    }
+    record["requestParameters"]["imageManifest"] = json!(null);
+    assert!(decode(record.to_string().as_bytes()).is_ok());
+}

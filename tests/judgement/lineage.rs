@@ -316,3 +316,27 @@ fn an_index_that_is_pushed_shows_what_it_lists_to_be_there_again() {
     assert_eq!(world.verdicts(), [""; 0]);
     assert_eq!(world.states(), ["Unknown"]);
 }
+
+#[test]
+fn within_a_second_an_index_and_what_it_lists_are_pushed_in_any_order() {
+    let named = |tag: &str| json!({"imageDigest": digest(&amd()).as_str(), "imageTag": tag});
+    let judged = |first: &str, second: &str| {
+        let mut child = push(3, Some("v1"), &amd());
+        let mut both = push(3, Some("all"), &index(&[("amd64", &amd())]));
+        child["eventID"] = json!(first);
+        both["eventID"] = json!(second);
+        let world = World::new()
+            .event(child)
+            .event(both)
+            .pod("web-1", 5, WEB, &digest(&amd()))
+            .event(delete(
+                20,
+                json!([by_tag("v1")]),
+                json!([named("v1")]),
+                json!([]),
+            ));
+        (world.verdicts(), world.states())
+    };
+    assert_eq!(judged("a", "b"), judged("b", "a"));
+    assert_eq!(judged("b", "a").0, ["ImageDeleted Unpullable"]);
+}

@@ -223,3 +223,35 @@ fn of_what_came_back_by_other_ways_the_lost_tags_are_unknown() {
         assert_eq!(world.verdicts(), [""; 0]);
     }
 }
+
+#[test]
+fn an_image_that_went_twice_and_came_back_leaves_its_tags_unknown() {
+    let world = World::new()
+        .event(push(1, Some("v1"), &a()))
+        .pod("web-1", 5, WEB, &digest(&a()))
+        .event(lifecycle(20, 1, "expire", &[(&digest(&a()), &["v1"])]))
+        .event(lifecycle(25, 1, "expire", &[(&digest(&a()), &[])]))
+        .event(crate::world::storage_class(
+            30,
+            by_digest(&digest(&a())),
+            "STANDARD",
+        ));
+    assert_eq!(world.states(), ["Present"]);
+    assert_eq!(world.verdicts(), [""; 0]);
+}
+
+#[test]
+fn after_a_deleted_repository_what_came_back_may_have_any_tag() {
+    let mut untagged = replicated(30);
+    untagged["detail"]
+        .as_object_mut()
+        .unwrap()
+        .remove("image-tag");
+    let world = World::new()
+        .pod("web-1", 5, WEB, &digest(&a()))
+        .event(crate::world::delete_repository(20));
+    assert_eq!(world.verdicts(), ["ImageDeleted Unpullable"]);
+    let world = world.event(untagged);
+    assert_eq!(world.states(), ["Present"]);
+    assert_eq!(world.verdicts(), [""; 0]);
+}

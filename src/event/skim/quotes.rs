@@ -25,8 +25,8 @@ pub(super) struct Found<'q> {
 }
 
 impl Quotes {
-    /// The quotes that are not escaped, from `begin` on, which is in no string. None if the text holds a control character, or a backslash
-    /// before something that no escape has.
+    /// The quotes that are not escaped, from `begin` on, which is in no string. None if the text holds
+    /// a control character, or a backslash before something that no escape has.
     pub(super) fn find(&mut self, text: &[u8], begin: usize) -> Option<Found<'_>> {
         // Places are counted in this.
         u32::try_from(text.len()).ok()?;

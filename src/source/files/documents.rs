@@ -115,6 +115,7 @@ impl<'w, 'f, F: Found> Documents<'w, 'f, F> {
                 let end = self.value_end(0, first)?;
                 self.window.consume(end);
                 self.found.fault(Some(self.index), Fault::NotCloudTrail);
+                self.index += 1;
                 Ok(())
             }
             _ => Err(Fault::NotCloudTrail),
@@ -235,7 +236,9 @@ impl<'w, 'f, F: Found> Documents<'w, 'f, F> {
         };
         let Some(record) = record.filter(|record| record.trim_ascii_start().starts_with(b"{"))
         else {
-            return self.found.fault(Some(self.index), Fault::NotCloudTrail);
+            self.found.fault(Some(self.index), Fault::NotCloudTrail);
+            self.index += 1;
+            return;
         };
         self.found.records(1);
         // A record within a text may be damaged where its document is not.

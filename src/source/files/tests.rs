@@ -432,6 +432,21 @@ fn a_socket_in_a_folder_is_named_for_what_it_is() {
 }
 
 #[test]
+fn a_record_that_names_the_source_again_and_again_is_read_once() {
+    let names = r#""ecr.amazonaws.com","#.repeat(150_000);
+    let record = KMS.replace(r#""eventID""#, &format!(r#""a":[{names}1],"eventID""#));
+    assert!(record.len() > 2 << 20);
+    for text in [record.clone(), format!(" {ECR}\n{record}")] {
+        let (report, ecr) = read_text(&text);
+        assert_eq!(report.errors, []);
+        assert_eq!(ecr.len() as u64, report.records - 1);
+    }
+    // A blank before a record that comes as a text changes nothing.
+    let answer = serde_json::json!({"CloudTrailEvent": format!(" {ECR}")});
+    assert_eq!(read_text(answer.to_string()).1, [0]);
+}
+
+#[test]
 fn layout_and_order_of_keys_do_not_matter() {
     let record: serde_json::Value = serde_json::from_str(ECR).unwrap();
     let pretty = serde_json::to_string_pretty(&serde_json::json!({

@@ -33,6 +33,8 @@ const GUESS: u64 = 1 << 20;
 const UNIT: u64 = 1 << 10;
 /// Records that are stored in one transaction.
 const BATCH: usize = 5_000;
+/// Bytes of records that cannot be decoded that are stored at a time.
+const UNREAD: usize = 4 << 20;
 /// Objects that are decoded at the same time, if the machine has cores for them. More would wait for
 /// one another, each with its text in memory.
 const MOST_DECODING: usize = 4;
@@ -71,6 +73,8 @@ struct Fetched {
 struct Batch {
     events: Vec<Event>,
     undecodable: Vec<UndecodableRecord>,
+    /// How long the texts of these are.
+    unread: usize,
 }
 
 impl Batch {
@@ -78,16 +82,19 @@ impl Batch {
         match decode(text) {
             Ok(event) => self.events.push(event),
             Err(DecodeError::OtherService) => {}
-            Err(error) => self.undecodable.push(UndecodableRecord {
-                text: String::from_utf8_lossy(text).into_owned(),
-                error: error.to_string(),
-                time: None,
-            }),
+            Err(error) => {
+                self.unread += text.len();
+                self.undecodable.push(UndecodableRecord {
+                    text: String::from_utf8_lossy(text).into_owned(),
+                    error: error.to_string(),
+                    time: None,
+                });
+            }
         }
     }
 
-    const fn len(&self) -> usize {
-        self.events.len() + self.undecodable.len()
+    const fn is_full(&self) -> bool {
+        self.events.len() + self.undecodable.len() >= BATCH || self.unread >= UNREAD
     }
 }
 
@@ -137,7 +144,7 @@ impl Objects {
             let mut batch = Batch::default();
             let content = object::read(&fetched.bytes, &mut memory, &mut |text| {
                 batch.record(text);
-                if batch.len() >= BATCH {
+                if batch.is_full() {
                     // Nobody listens any more: what is found is of no use.
                     let _ = sender.blocking_send(std::mem::take(&mut batch));
                 }
