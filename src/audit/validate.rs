@@ -146,56 +146,71 @@ fn check_source(source: &Source, field: &str) -> Checked {
         ));
     }
     if let Some(lookup) = lookup_events {
-        let LookupEvents {
-            regions,
-            poll_period_seconds,
-            reread_period_seconds,
-            backfill_days,
-        } = lookup;
-        let field = format!("{field}.lookupEvents");
-        not_empty(regions.as_ref(), &format!("{field}.regions"))?;
-        for (i, region) in regions.iter().flatten().enumerate() {
-            check_region(region, &format!("{field}.regions[{i}]"))?;
-        }
-        for (value, bounds, name) in [
-            (poll_period_seconds, (10, 3600), "pollPeriodSeconds"),
-            (reread_period_seconds, (30, 86_400), "rereadPeriodSeconds"),
-            (backfill_days, (1, 90), "backfillDays"),
-        ] {
-            within(*value, bounds, &format!("{field}.{name}"))?;
-        }
+        check_lookup_events(lookup, &format!("{field}.lookupEvents"))?;
     }
-    if let Some(Sqs {
+    if let Some(sqs) = sqs {
+        check_sqs(sqs, &format!("{field}.sqs"))?;
+    }
+    if let Some(s3) = s3 {
+        check_s3(s3, &format!("{field}.s3"))?;
+    }
+    Ok(())
+}
+
+fn check_lookup_events(lookup: &LookupEvents, field: &str) -> Checked {
+    let LookupEvents {
+        regions,
+        poll_period_seconds,
+        reread_period_seconds,
+        backfill_days,
+    } = lookup;
+    not_empty(regions.as_ref(), &format!("{field}.regions"))?;
+    for (i, region) in regions.iter().flatten().enumerate() {
+        check_region(region, &format!("{field}.regions[{i}]"))?;
+    }
+    let field = |name| format!("{field}.{name}");
+    within(
+        *poll_period_seconds,
+        (10, 3600),
+        &field("pollPeriodSeconds"),
+    )?;
+    within(
+        *reread_period_seconds,
+        (30, 86_400),
+        &field("rereadPeriodSeconds"),
+    )?;
+    within(*backfill_days, (1, 90), &field("backfillDays"))
+}
+
+fn check_sqs(sqs: &Sqs, field: &str) -> Checked {
+    let Sqs {
         queue_url,
         region,
         buckets,
-    }) = sqs
-    {
-        let field = format!("{field}.sqs");
-        if !queue_url.starts_with("https://") && !queue_url.starts_with("http://") {
-            return Err(invalid(format!("{field}.queueUrl"), "expected a URL"));
-        }
-        check_region(region, &format!("{field}.region"))?;
-        not_empty(buckets.as_ref(), &format!("{field}.buckets"))?;
+    } = sqs;
+    if !queue_url.starts_with("https://") && !queue_url.starts_with("http://") {
+        return Err(invalid(format!("{field}.queueUrl"), "expected a URL"));
     }
-    if let Some(S3 {
+    check_region(region, &format!("{field}.region"))?;
+    not_empty(buckets.as_ref(), &format!("{field}.buckets"))
+}
+
+fn check_s3(s3: &S3, field: &str) -> Checked {
+    let S3 {
         bucket: _,
         prefix: _,
         region,
         poll_period_seconds,
         backfill_days,
-    }) = s3
-    {
-        let field = format!("{field}.s3");
-        check_region(region, &format!("{field}.region"))?;
-        for (value, bounds, name) in [
-            (poll_period_seconds, (10, 3600), "pollPeriodSeconds"),
-            (backfill_days, (1, 3650), "backfillDays"),
-        ] {
-            within(*value, bounds, &format!("{field}.{name}"))?;
-        }
-    }
-    Ok(())
+    } = s3;
+    let field = |name| format!("{field}.{name}");
+    check_region(region, &field("region"))?;
+    within(
+        *poll_period_seconds,
+        (10, 3600),
+        &field("pollPeriodSeconds"),
+    )?;
+    within(*backfill_days, (1, 3650), &field("backfillDays"))
 }
 
 fn within(value: i64, (least, most): (i64, i64), field: &str) -> Checked {
