@@ -15,13 +15,14 @@
 //! 5. it is a removal older than all evidence, and the evidence shows the very digest present.
 //!
 //! A finding that the assessment does make, but from evidence that does not cover the time of the
-//! published one's events, does not forget what those said: their count and first time.
+//! published one's events, does not forget what those said: their count and first time, of a removal
+//! its cause, and the impact where the evidence does not tell.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::evidence::{CHANGES, Evidence, PULLS, Place};
 use crate::{
-    api::{ContainerName, Finding, FindingType, ImageState},
+    api::{ContainerName, Finding, FindingType, ImageState, Impact},
     audit::{ClusterNodes, Rules},
     event::{Caller, Interval, Principal},
 };
@@ -149,9 +150,14 @@ fn is_other_cause(new: &Finding, kept: &Finding) -> bool {
 
 /// Adds to a finding what an older one, whose events the evidence does not cover, knew.
 fn remember(new: &mut Finding, old: &Finding) {
+    new.inferred |= old.inferred;
+    if new.impact == Some(Impact::Unknown) {
+        new.impact = old.impact;
+    }
     new.count = new.count.max(old.count);
     new.first_time = new.first_time.min(old.first_time);
-    if old.last_time >= new.last_time {
+    // What is known to have removed an image stays the cause, whatever else is read first.
+    if old.last_time >= new.last_time || new.finding_type.is_removal() {
         new.last_time = old.last_time;
         new.event_ids.clone_from(&old.event_ids);
         new.cause.clone_from(&old.cause);

@@ -318,8 +318,9 @@ impl Facts<'_> {
         let older = self.images.unknown;
         let mut message = match self.covered_since() {
             Some(since) if running > 0 => format!(
-                "none of {} has been removed since {since}",
-                counted(running, "running image")
+                "none of {} has been removed since {since}{}",
+                counted(running, "running image"),
+                self.but_excepted(FindingType::is_removal)
             ),
             _ => "no ECR image runs".to_owned(),
         };
@@ -348,8 +349,9 @@ impl Facts<'_> {
             return verdict;
         }
         let mut message = format!(
-            "everybody who pulled a running image within {} is expected",
-            duration(self.rules.lookback())
+            "everybody who pulled a running image within {} is expected{}",
+            duration(self.rules.lookback()),
+            self.but_excepted(is_pull)
         );
         if self.rules.expects_cluster_nodes() && self.nodes_without_session > 0 {
             append(
@@ -389,10 +391,25 @@ impl Facts<'_> {
             return verdict;
         }
         let message = format!(
-            "everybody who pushed a running image within {} is expected",
-            duration(self.rules.lookback())
+            "everybody who pushed a running image within {} is expected{}",
+            duration(self.rules.lookback()),
+            self.but_excepted(is_push)
         );
         verdict(condition, Truth::True, Reason::AsExpected, &message)
+    }
+
+    /// What exceptions cover of these findings, as the end of a sentence.
+    fn but_excepted(&self, concerns: impl Fn(FindingType) -> bool) -> String {
+        let excepted = self.findings.iter();
+        let excepted =
+            excepted.filter(|finding| finding.excepted && concerns(finding.finding_type));
+        match excepted.count() {
+            0 => String::new(),
+            count => format!(
+                ", but for {} that exceptions cover",
+                counted(count, "finding")
+            ),
+        }
     }
 
     fn worst_finding(

@@ -266,6 +266,76 @@ fn a_count_does_not_shrink_while_a_part_of_its_events_is_not_read_again() {
     assert_eq!(merged(&everything()), std::slice::from_ref(&new));
 }
 
+#[test]
+fn a_removal_keeps_its_cause_its_name_and_its_impact_until_its_time_is_read_again() {
+    let rules = rules(&[]);
+    let by = |key: &str| {
+        Some(PrincipalName {
+            key: key.to_owned(),
+            principal_type: None,
+            account_id: None,
+            session: None,
+        })
+    };
+    let old = Finding {
+        principal: by("janitor"),
+        ..finding(FindingType::ImageDeleted, 48)
+    };
+    // What came later is read first.
+    let new = Finding {
+        principal: by("boss"),
+        impact: Some(Impact::Unknown),
+        cause: Some(Cause {
+            event_name: "DeleteRepository".to_owned(),
+            digest: None,
+            rule: None,
+        }),
+        ..finding(FindingType::ImageDeleted, 1)
+    };
+    let merged = |evidence: &Evidence| {
+        Carried {
+            evidence,
+            rules: &rules,
+            runs: true,
+            state: ImageState::Unknown,
+        }
+        .of(std::slice::from_ref(&new), &old)
+    };
+    assert_eq!(
+        merged(&evidence(24, &EventName::JUDGED)),
+        std::slice::from_ref(&old)
+    );
+    assert_eq!(merged(&everything()), std::slice::from_ref(&new));
+}
+
+#[test]
+fn a_condition_that_holds_by_exceptions_says_so() {
+    let excepted = |finding_type| Finding {
+        excepted: true,
+        ..finding(finding_type, 1)
+    };
+    let findings = [
+        excepted(FindingType::ImageExpired),
+        excepted(FindingType::TagRemoved),
+        excepted(FindingType::UnexpectedPull),
+    ];
+    let verdicts = verdicts(&everything(), &findings, REGION);
+    for (kind, end) in [
+        (
+            ConditionType::ImagesRetained,
+            ", but for 2 findings that exceptions cover",
+        ),
+        (
+            ConditionType::PullersExpected,
+            ", but for 1 finding that exceptions cover",
+        ),
+    ] {
+        let (status, _, message) = &verdicts[&kind];
+        assert_eq!(*status, Truth::True);
+        assert!(message.contains(end), "{message}");
+    }
+}
+
 fn verdicts(
     evidence: &Evidence,
     findings: &[Finding],

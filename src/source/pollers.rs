@@ -50,12 +50,29 @@ impl Changes {
     /// Waits until something moved, and takes it. Cancel-safe.
     pub async fn next(&self) -> Changed {
         loop {
-            let taken =
-                std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner));
+            let taken = self.take();
             if taken != Changed::default() {
                 return taken;
             }
             self.notify.notified().await;
+        }
+    }
+
+    /// Takes what moved already.
+    #[must_use]
+    pub fn take(&self) -> Changed {
+        std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes the facts alone: that coverage moved is still to be told.
+    #[must_use]
+    pub fn take_facts(&self) -> Changed {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = std::mem::take(&mut *changed);
+        changed.health = taken.health;
+        Changed {
+            health: false,
+            ..taken
         }
     }
 
@@ -240,5 +257,27 @@ impl Pollers {
             // A reader that failed has nothing left to end.
             let _ = timeout(MOST_WAIT, task).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn facts_are_taken_without_what_is_said_of_coverage() {
+        let repository = Repository {
+            account: "111122223333".into(),
+            region: "us-east-1".into(),
+            name: "shop/web".into(),
+        };
+        let changes = Changes::default();
+        changes.repositories([repository.clone()]);
+        changes.health();
+        let facts = changes.take_facts();
+        assert!(facts.repositories.contains(&repository) && !facts.health);
+        let rest = changes.next().await;
+        assert!(rest.repositories.is_empty() && rest.health);
+        assert_eq!(changes.take(), Changed::default());
     }
 }

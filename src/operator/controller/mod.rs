@@ -48,6 +48,8 @@ const GATHER: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_secs(15);
 /// How soon a pass that failed is made again, at first and at last.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How often the finding objects are read again, in case somebody changed or removed one.
+const REREAD: SignedDuration = SignedDuration::from_secs(60);
 /// How often pulls that no lookback needs are forgotten.
 const PRUNE: SignedDuration = SignedDuration::from_hours(1);
 /// How much longer than the longest lookback pulls are kept.
@@ -99,6 +101,7 @@ pub(super) struct Controller {
     leader_since: Option<Timestamp>,
     /// Finding objects have to be read from the API before any is written.
     unread: bool,
+    read_at: Option<Timestamp>,
     wanted: Vec<PollerSpec>,
     /// What the ledger said last of the facts that other processes bring.
     touched: BTreeMap<Repository, String>,
@@ -146,6 +149,7 @@ impl Controller {
             nodes_known: false,
             leader_since: None,
             unread: true,
+            read_at: None,
             wanted: vec![],
             touched: BTreeMap::new(),
             heard_at: None,
@@ -313,7 +317,17 @@ impl Controller {
         if !self.listed || !*self.definitions.borrow() {
             return true;
         }
-        let mut whole = self.read_published().await;
+        let is_due = self
+            .read_at
+            .is_none_or(|at| now.duration_since(at).abs() >= REREAD);
+        self.unread |= is_due;
+        let mut whole = self.read_published(now).await;
+        // What is covered has to be judged: a reader tells of facts before it says that it has read
+        // them, so the facts that come with this health are those told until after it was asked.
+        let changes = self.pollers.changes();
+        self.facts_changed(changes.take());
+        let health = self.pollers.health();
+        self.facts_changed(changes.take_facts());
         let ledger = self.assess(now).await;
         let fault = ledger.err().map(|error| {
             tracing::error!(%error, "the ledger fails");
@@ -324,7 +338,8 @@ impl Controller {
             }
         });
         self.read_sources();
-        whole &= self.publish(fault, now).await;
+        let health = self.with_new_readers(health);
+        whole &= self.publish(fault, health, now).await;
         self.prune(now);
         if whole {
             self.told.clear();

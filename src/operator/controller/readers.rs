@@ -1,12 +1,15 @@
 //! Which readers of sources there shall be.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use super::Controller;
 use crate::{
     ledger::Backend,
     operator::visit,
-    source::{PollerSpec, SourceKind},
+    source::{Health, PollerKey, PollerSpec, SourceKind},
 };
 
 impl Controller {
@@ -25,6 +28,19 @@ impl Controller {
             }
         }
         self.want(wanted);
+    }
+
+    /// The health that was taken before, of the readers that there are now; with that of those that
+    /// have begun since.
+    pub(super) fn with_new_readers(&self, before: Vec<Arc<Health>>) -> Vec<Arc<Health>> {
+        let now = self.pollers.health();
+        let keys = |of: &[Arc<Health>]| -> HashSet<PollerKey> {
+            of.iter().map(|health| health.key.clone()).collect()
+        };
+        let (running, known) = (keys(&now), keys(&before));
+        let begun = now.into_iter().filter(|one| !known.contains(&one.key));
+        let kept = before.into_iter().filter(|one| running.contains(&one.key));
+        kept.chain(begun).collect()
     }
 
     /// The readers that every replica runs: those of queues, which hand each message to one of

@@ -1,6 +1,9 @@
 //! Publishing what a pass brought: findings, Events and status where they differ, metrics, the page.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -18,7 +21,7 @@ use crate::{
         sentence::sentence,
         status::is_due,
     },
-    source::PollerKey,
+    source::{Health, PollerKey},
 };
 
 /// Failed writes that are logged until everything was written.
@@ -28,7 +31,7 @@ const INVENTORY_PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 
 impl Controller {
     /// Reads the finding objects that there are; those of no policy are removed.
-    pub(super) async fn read_published(&mut self) -> bool {
+    pub(super) async fn read_published(&mut self, now: Timestamp) -> bool {
         if !self.unread {
             return true;
         }
@@ -48,6 +51,7 @@ impl Controller {
             policy.write_fault = None;
         }
         self.unread = false;
+        self.read_at = Some(now);
         for (_, mut orphans) in all {
             let (_, written, error) = self.publisher.findings(vec![], &mut orphans).await;
             self.wrote(written);
@@ -59,8 +63,13 @@ impl Controller {
         !self.unread
     }
 
-    pub(super) async fn publish(&mut self, fault: Option<Fault>, now: Timestamp) -> bool {
-        let health = self.pollers.health();
+    /// `health` is what was covered before the facts were judged.
+    pub(super) async fn publish(
+        &mut self,
+        fault: Option<Fault>,
+        health: Vec<Arc<Health>>,
+        now: Timestamp,
+    ) -> bool {
         let synced = self.inventory.synced();
         let waited = self
             .leader_since
