@@ -22,7 +22,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::evidence::{CHANGES, Evidence, PULLS, Place};
 use crate::{
-    api::{ContainerName, Finding, FindingType, ImageState, Impact},
+    api::{ContainerName, Finding, FindingType, Image, ImageState, Impact},
     audit::{ClusterNodes, Rules},
     event::{Caller, Interval, Principal},
 };
@@ -142,10 +142,15 @@ pub fn is_same(a: &Finding, b: &Finding) -> bool {
 }
 
 fn is_other_cause(new: &Finding, kept: &Finding) -> bool {
+    // A waiting container whose tag the evidence does not know yet has no digest.
+    let image = Image {
+        digest: new.image.digest.clone().or(kept.image.digest.clone()),
+        ..new.image.clone()
+    };
     new.finding_type.is_removal()
         && new.workload == kept.workload
         && new.reference == kept.reference
-        && new.image == kept.image
+        && image == kept.image
 }
 
 /// Adds to a finding what an older one, whose events the evidence does not cover, knew.

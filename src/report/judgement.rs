@@ -181,13 +181,7 @@ impl Facts<'_> {
         problems.extend(self.backfilling());
         problems.extend(self.unread_sources());
         problems.extend(self.unread.iter().filter_map(unread_fault));
-        problems.extend(self.pulls_not_seen.iter().map(|(account, region)| Fault {
-            reason: Reason::PullsNotSeen,
-            message: format!(
-                "pods started from registry {account} in {region} while its pulls were read, and \
-                 no pull was seen: does the trail log read events?"
-            ),
-        }));
+        problems.extend(self.pulls_not_seen());
         if let Some(verdict) = worst_fault(condition, &problems) {
             return verdict;
         }
@@ -308,14 +302,19 @@ impl Facts<'_> {
 
     fn images_retained(&self) -> Verdict {
         let condition = ConditionType::ImagesRetained;
-        if let Some(verdict) = self.worst_finding(condition, FindingType::is_removal) {
+        let older = self.images.unknown;
+        if let Some(mut verdict) = self.worst_finding(condition, FindingType::is_removal) {
+            if older > 0 {
+                let more = format!("; of {older} more images the evidence does not tell");
+                let room = MESSAGE.saturating_sub(more.len());
+                verdict.message = plain(&verdict.message, room) + &more;
+            }
             return verdict;
         }
         if let Some(verdict) = self.missing(condition, &CHANGES, None) {
             return verdict;
         }
         let running = usize::try_from(self.images.running).unwrap_or_default();
-        let older = self.images.unknown;
         let mut message = match self.covered_since() {
             Some(since) if running > 0 => format!(
                 "none of {} has been removed since {since}{}",
@@ -347,6 +346,9 @@ impl Facts<'_> {
         let names = self.needed();
         if let Some(verdict) = self.missing(condition, &names, Some(self.rules.lookback())) {
             return verdict;
+        }
+        if let Some(Fault { reason, message }) = self.pulls_not_seen().next() {
+            return verdict(condition, Truth::Unknown, reason, &message);
         }
         let mut message = format!(
             "everybody who pulled a running image within {} is expected{}",
@@ -396,6 +398,17 @@ impl Facts<'_> {
             self.but_excepted(is_push)
         );
         verdict(condition, Truth::True, Reason::AsExpected, &message)
+    }
+
+    /// The registries whose pulls do not come, whatever their sources say.
+    fn pulls_not_seen(&self) -> impl Iterator<Item = Fault> {
+        self.pulls_not_seen.iter().map(|(account, region)| Fault {
+            reason: Reason::PullsNotSeen,
+            message: format!(
+                "pods started from registry {account} in {region} while its pulls were read, and \
+                 no pull was seen: does the trail log read events?"
+            ),
+        })
     }
 
     /// What exceptions cover of these findings, as the end of a sentence.

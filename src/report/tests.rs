@@ -309,6 +309,22 @@ fn a_removal_keeps_its_cause_its_name_and_its_impact_until_its_time_is_read_agai
 }
 
 #[test]
+fn pulls_that_do_not_come_are_not_taken_for_none() {
+    let blind = [(ACCOUNT.to_owned(), REGION.to_owned())];
+    let verdicts = facts_with(&everything(), &[], REGION, &blind, |facts| facts.verdicts());
+    let of = |kind| {
+        let verdict = verdicts.iter().find(|verdict| verdict.condition == kind);
+        verdict.map(|verdict| (verdict.status, verdict.reason))
+    };
+    let unknown = Some((Truth::Unknown, Reason::PullsNotSeen));
+    assert_eq!(of(ConditionType::PullersExpected), unknown);
+    let gap = Some((Truth::False, Reason::PullsNotSeen));
+    assert_eq!(of(ConditionType::EvidenceComplete), gap);
+    let retained = of(ConditionType::ImagesRetained).map(|(status, _)| status);
+    assert_eq!(retained, Some(Truth::True));
+}
+
+#[test]
 fn a_condition_that_holds_by_exceptions_says_so() {
     let excepted = |finding_type| Finding {
         excepted: true,
@@ -361,6 +377,16 @@ fn facts<T>(
     region: &str,
     use_them: impl FnOnce(&Facts<'_>) -> T,
 ) -> T {
+    facts_with(evidence, findings, region, &[], use_them)
+}
+
+fn facts_with<T>(
+    evidence: &Evidence,
+    findings: &[Finding],
+    region: &str,
+    not_seen: &[(String, String)],
+    use_them: impl FnOnce(&Facts<'_>) -> T,
+) -> T {
     let rules = rules(&[]);
     let images = image_totals([ImageState::Present, ImageState::Unknown]);
     let registries = BTreeSet::from([(ACCOUNT.to_owned(), region.to_owned())]);
@@ -369,7 +395,7 @@ fn facts<T>(
         findings,
         images: &images,
         registries: &registries,
-        pulls_not_seen: &[],
+        pulls_not_seen: not_seen,
         unread: &[],
         unresolved_pulls: 0,
         nodes_without_session: 2,
@@ -488,7 +514,10 @@ fn a_violated_condition_names_the_worst_finding_on_one_bounded_line() {
     let (status, reason, message) = &verdicts[&ConditionType::ImagesRetained];
     assert_eq!((*status, *reason), (Truth::False, Reason::ImageExpired));
     assert!(message.len() <= 1024 && !message.contains(['\n', '\u{1b}', '\u{202e}']));
-    assert!(message.ends_with("and 1 more"), "{message}");
+    assert!(
+        message.ends_with("and 1 more; of 1 more images the evidence does not tell"),
+        "{message}"
+    );
     assert_eq!(
         verdicts[&ConditionType::PullersExpected].1,
         Reason::UnexpectedPull
