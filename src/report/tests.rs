@@ -311,7 +311,7 @@ fn a_removal_keeps_its_cause_its_name_and_its_impact_until_its_time_is_read_agai
 #[test]
 fn pulls_that_do_not_come_are_not_taken_for_none() {
     let blind = [(ACCOUNT.to_owned(), REGION.to_owned())];
-    let verdicts = facts_with(&everything(), &[], REGION, &blind, |facts| facts.verdicts());
+    let verdicts = facts_with(&everything(), &[], REGION, &blind, Facts::verdicts);
     let of = |kind| {
         let verdict = verdicts.iter().find(|verdict| verdict.condition == kind);
         verdict.map(|verdict| (verdict.status, verdict.reason))
