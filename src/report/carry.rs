@@ -46,6 +46,11 @@ pub struct Carry<'a> {
 impl Carry<'_> {
     /// Adds to the findings of an assessment what was published before and is not taken back.
     pub fn merge(&self, findings: &mut Vec<Finding>, published: &[&Finding]) {
+        // What a tag named is inferred where nothing mentions it, which must have been read.
+        findings.retain(|new| {
+            let place = self.place(new);
+            !new.inferred || !place.is_some_and(|place| place.is_reading_back(&CHANGES))
+        });
         for old in published {
             if let Some(new) = findings.iter_mut().find(|new| is_same(new, old)) {
                 if !self.is_covered(old) {

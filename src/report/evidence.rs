@@ -125,6 +125,18 @@ impl Place {
             .is_some_and(|run| now.duration_since(run.end) <= self.patience())
     }
 
+    /// Whether a source of this place is known to have older events of these names to read.
+    #[must_use]
+    pub fn is_reading_back(&self, names: &[EventName]) -> bool {
+        names.iter().any(|name| {
+            let read = self.read.get(name);
+            let start = read.and_then(|read| Some(read.as_slice().last()?.start));
+            self.target.get(name).is_some_and(|target| {
+                start.is_none_or(|start| start.duration_since(*target) > SLACK)
+            })
+        })
+    }
+
     /// Whether history is still to be read of one of these names.
     #[must_use]
     pub fn is_backfilling(&self, names: &[EventName]) -> bool {

@@ -580,9 +580,13 @@ pub fn conditions(
             let old = previous
                 .iter()
                 .find(|old| old.type_ == verdict.condition.as_str());
+            // With what runs the findings are known: without one nothing is violated any more.
+            let retracted = old.is_some_and(|old| old.status == Truth::False.as_str())
+                && verdict.reason != Reason::InventoryNotSynced;
             if let Some(old) = old
                 && settling
                 && verdict.waiting
+                && !retracted
                 && old.observed_generation == generation
                 && old.status != Truth::Unknown.as_str()
             {

@@ -267,6 +267,30 @@ fn a_count_does_not_shrink_while_a_part_of_its_events_is_not_read_again() {
 }
 
 #[test]
+fn a_pull_is_inferred_only_when_no_change_is_still_to_be_read() {
+    let rules = rules(&[]);
+    let inferred = Finding {
+        inferred: true,
+        ..finding(FindingType::UnexpectedPull, 1)
+    };
+    let removal = finding(FindingType::TagRemoved, 1);
+    let made = |evidence: &Evidence| {
+        Carried {
+            evidence,
+            rules: &rules,
+            runs: false,
+            state: ImageState::Unknown,
+        }
+        .of(&[inferred.clone(), removal.clone()], &inferred)
+    };
+    assert_eq!(
+        made(&evidence(24, &EventName::JUDGED)),
+        std::slice::from_ref(&removal)
+    );
+    assert_eq!(made(&everything()).len(), 2);
+}
+
+#[test]
 fn a_removal_keeps_its_cause_its_name_and_its_impact_until_its_time_is_read_again() {
     let rules = rules(&[]);
     let by = |key: &str| {
@@ -311,11 +335,13 @@ fn a_removal_keeps_its_cause_its_name_and_its_impact_until_its_time_is_read_agai
 #[test]
 fn pulls_that_do_not_come_are_not_taken_for_none() {
     let blind = [(ACCOUNT.to_owned(), REGION.to_owned())];
-    let verdicts = facts_with(&everything(), &[], REGION, &blind, Facts::verdicts);
-    let of = |kind| {
-        let verdict = verdicts.iter().find(|verdict| verdict.condition == kind);
-        verdict.map(|verdict| (verdict.status, verdict.reason))
-    };
+    let verdicts: BTreeMap<_, _> = facts_with(&everything(), &[], REGION, &blind, |facts| {
+        let verdicts = facts.verdicts().into_iter();
+        verdicts
+            .map(|verdict| (verdict.condition, (verdict.status, verdict.reason)))
+            .collect()
+    });
+    let of = |kind| verdicts.get(&kind).copied();
     let unknown = Some((Truth::Unknown, Reason::PullsNotSeen));
     assert_eq!(of(ConditionType::PullersExpected), unknown);
     let gap = Some((Truth::False, Reason::PullsNotSeen));
