@@ -125,34 +125,27 @@ impl Place {
             .is_some_and(|run| now.duration_since(run.end) <= self.patience())
     }
 
-    /// Whether a source of this place is known to have older events of these names to read.
+    /// Whether history is still to be read of one of these names; also where nothing was read yet, or
+    /// by a source that never reads back.
+    #[must_use]
+    pub fn is_backfilling(&self, names: &[EventName]) -> bool {
+        names.iter().any(|name| self.start(*name).is_none()) || self.is_reading_back(names)
+    }
+
+    /// Whether a source is known to have older events of one of these names to read.
     #[must_use]
     pub fn is_reading_back(&self, names: &[EventName]) -> bool {
         names.iter().any(|name| {
-            let read = self.read.get(name);
-            let start = read.and_then(|read| Some(read.as_slice().last()?.start));
+            let start = self.start(*name);
             self.target.get(name).is_some_and(|target| {
                 start.is_none_or(|start| start.duration_since(*target) > SLACK)
             })
         })
     }
 
-    /// Whether history is still to be read of one of these names.
-    #[must_use]
-    pub fn is_backfilling(&self, names: &[EventName]) -> bool {
-        names.iter().any(|name| {
-            let start = self
-                .read
-                .get(name)
-                .and_then(|read| read.as_slice().last())
-                .map(|run| run.start);
-            match (start, self.target.get(name)) {
-                (Some(start), Some(target)) => start.duration_since(*target) > SLACK,
-                // Nothing read yet, or a source that never reads back.
-                (None, _) => true,
-                (Some(_), None) => false,
-            }
-        })
+    /// Since when a name was read without a gap until lately.
+    fn start(&self, name: EventName) -> Option<Timestamp> {
+        Some(self.read.get(&name)?.as_slice().last()?.start)
     }
 
     /// Whether every one of these names was read in this whole span.
